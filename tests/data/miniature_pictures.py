@@ -6,6 +6,7 @@ import io
 import json
 
 import numpy as np
+import pytest
 from keras_bridgetower_drawings.training.easy import pictures as easy_vqa
 from PIL import Image
 
@@ -40,8 +41,7 @@ class Shown:
 @functools.cache
 def pictures():
     """Return the first test pictures with their questions."""
-    import easy_vqa as package
-
+    package = pytest.importorskip("easy_vqa")
     pairs = {}
     for question, answer, image in zip(
         *package.get_test_questions(), strict=True

@@ -3,6 +3,7 @@
 import io
 from unittest import mock
 
+import keras
 import numpy as np
 from builders import ANSWERS
 from PIL import Image
@@ -90,3 +91,9 @@ def write_unchecked(folder, records, **kwargs):
 def ids(batch):
     """Return the texts of a raw batch as strings."""
     return [text.decode() for text in batch["text"].tolist()]
+
+
+def assert_same(a, b):
+    """Two batches are equal to the bit."""
+    for x, y in zip(*map(keras.tree.flatten, (a, b)), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), strict=True)

@@ -56,74 +56,58 @@ def test_solarize_formulas(picture):
         np.testing.assert_array_equal(got, inverted)
 
 
-def taken(x, to_x, to_y):
-    """Take each pixel from the nearest place, in Pillow's coordinates."""
-    height, width, _ = x.shape
-    rows, columns = np.mgrid[:height, :width] + 0.5
-    at_x, at_y = to_x(columns, rows), to_y(columns, rows)
-    inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
-    found = np.zeros_like(x)
-    found[inside] = x[
-        np.floor(at_y[inside]).astype(int), np.floor(at_x[inside]).astype(int)
-    ]
-    return found
+def geometry(slope, move, degrees, center):
+    """By name: the value of a change, and where it takes a pixel from."""
+    cos, sin = (f(math.radians(degrees)) for f in (math.cos, math.sin))
+    cx, cy = center
+    return {
+        "shear_x": (slope, lambda x, y: (x + slope * y, y)),
+        "shear_y": (slope, lambda x, y: (x, y + slope * x)),
+        "translate_x": (move, lambda x, y: (x + move, y)),
+        "translate_y": (move, lambda x, y: (x, y + move)),
+        # Counter-clockwise, where y points down.
+        "rotate": (
+            degrees,
+            lambda x, y: (
+                cos * (x - cx) - sin * (y - cy) + cx,
+                sin * (x - cx) + cos * (y - cy) + cy,
+            ),
+        ),
+    }
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_nearest_geometry(picture, sign):
+    """In Pillow's coordinates, where pixel (i, j) is at (i, j) + 1/2."""
     x = pixels(picture)
-    v, move, angle = 0.09 * sign, 30 * sign, math.radians(9 * sign)
-    cos, sin = math.cos(angle), math.sin(angle)
-    cx, cy = picture.width / 2, picture.height / 2
-    forms = [
-        (transforms.shear_x, v, lambda a, b: a + v * b, lambda a, b: b),
-        (transforms.shear_y, v, lambda a, b: a, lambda a, b: b + v * a),
-        (transforms.translate_x, move, lambda a, b: a + move, lambda a, b: b),
-        (transforms.translate_y, move, lambda a, b: a, lambda a, b: b + move),
-        (
-            transforms.rotate,
-            math.degrees(angle),
-            # Counter-clockwise, where y points down.
-            lambda a, b: cos * (a - cx) - sin * (b - cy) + cx,
-            lambda a, b: sin * (a - cx) + cos * (b - cy) + cy,
-        ),
-    ]
-    for function, value, to_x, to_y in forms:
-        got = pixels(function(picture, value))
+    height, width, _ = x.shape
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    center = width / 2, height / 2
+    forms = geometry(0.09 * sign, 30 * sign, 9 * sign, center)
+    for name, (value, place) in forms.items():
+        got = pixels(getattr(transforms, name)(picture, value))
+        at_x, at_y = (np.floor(at).astype(int) for at in place(columns, rows))
+        inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
+        wanted = np.zeros_like(x)
+        wanted[inside] = x[at_y[inside], at_x[inside]]
         # Pillow's fixed point may round the other way at a boundary.
-        wanted = taken(x, to_x, to_y)
         assert (got != wanted).any(-1).mean() < 0.005
         assert (got == 0).all(-1).mean() > 0.01
 
 
-def ramp():
-    """Return a plane, on which interpolation is exact."""
-    rows, columns = np.mgrid[:60, :80]
-    return np.stack([2 * columns, 3 * rows, columns + rows], -1).astype("uint8")
-
-
 @pytest.mark.parametrize("sign", [1, -1])
 def test_interpolated_geometry(sign):
-    x = ramp()
+    """By OpenCV's definitions, where pixel (i, j) is at (i, j)."""
+    rows, columns = np.mgrid[:60, :80]
+    # A plane, on which interpolation is exact.
+    x = np.stack([2 * columns, 3 * rows, columns + rows], -1).astype("uint8")
     image = Image.fromarray(x)
-    rows, columns = np.mgrid[:60, :80].astype("float64")
-    v, angle = 0.15 * sign, math.radians(15 * sign)
-    cos, sin = math.cos(angle), math.sin(angle)
-    # By OpenCV's definitions: pixel (i, j) is at (i, j), the center (40, 30).
-    forms = [
-        (transforms.smooth_shear_x, v, columns - v * rows, rows),
-        (transforms.smooth_shear_y, v, columns, rows - v * columns),
-        (transforms.smooth_translate_x, 5 * sign, columns + 5 * sign, rows),
-        (transforms.smooth_translate_y, 5 * sign, columns, rows + 5 * sign),
-        (
-            transforms.smooth_rotate,
-            15 * sign,
-            cos * (columns - 40) - sin * (rows - 30) + 40,
-            sin * (columns - 40) + cos * (rows - 30) + 30,
-        ),
-    ]
-    for function, value, at_x, at_y in forms:
-        got = pixels(function(image, value))
+    forms = geometry(0.15 * sign, 5 * sign, 15 * sign, (40, 30))
+    for name, (value, place) in forms.items():
+        # OpenCV shears in the other direction.
+        value = -value if "shear" in name else value
+        got = pixels(getattr(transforms, f"smooth_{name}")(image, value))
+        at_x, at_y = place(columns, rows)
         inside = (at_x > 0) & (at_x < 79) & (at_y > 0) & (at_y < 59)
         wanted = np.stack([2 * at_x, 3 * at_y, at_x + at_y], -1)
         assert np.abs(got - wanted)[inside].max() <= 1

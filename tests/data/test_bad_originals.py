@@ -9,13 +9,12 @@ import pytest
 from builders import ONE_BACKEND
 from miniature_pictures import pictures
 from miniature_pictures import write_json
-from miniatures import built
+from miniatures import miniature
 from miniatures import opened
 
 from keras_bridgetower.data.datasets.by_name import build_splits
 from keras_bridgetower.data.datasets.by_name import open_dataset
 
-pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND
 
 
@@ -85,7 +84,8 @@ def opened_again(name, folder, **options):
     return open_dataset(name, folder, **options)
 
 
-def test_bad_pictures_are_listed_by_check(tmp_path):
+def test_bad_pictures_are_listed_and_may_be_left_out(tmp_path, run):
+    """By `check`, the command of this name, and that which builds."""
     data = opened("flickr30k", tmp_path)
     folder = tmp_path / "flickr30k-images"
     os.truncate(folder / "1003.jpg", 0)
@@ -96,10 +96,24 @@ def test_bad_pictures_are_listed_by_check(tmp_path):
     report = data.check(splits=["train"])[0]
     names = [os.path.basename(picture.path) for picture, _ in report.bad]
     assert names == ["1003.jpg", "1004.jpg", "1005.jpg", "1006.jpg"]
-    assert "NOT GOOD" in str(report) and "1003.jpg" in str(report)
-    assert "DIFFERS from the known 29,000 and -" in str(report)
-    with pytest.raises(ValueError, match="4 of 14 records"):
-        built(data, tmp_path / "built", "train")
+    words = ("flickr30k", tmp_path)
+    said = run("data", "check", *words, code=1)
+    assert "missing or damaged" in said.out + said.err
+    for told in ("NOT GOOD", "1003.jpg", "DIFFERS from the known 29,000 and -"):
+        assert told in said.out
+    build = ("data", "build", *words, tmp_path / "built", "--workers", 1)
+    build += ("--splits", "train")
+    assert "4 of 14 records of split 'train'" in run(*build, code=1).err
+    said = run(*build, "--max-bad-share", 0.3).out
+    assert "left out 1003.jpg: a picture of 0" in said
+    assert "train: 10 records" in said
+
+
+def test_options_of_a_data_set(run, tmp_path):
+    root, options = miniature("vgqa", tmp_path)
+    option = f"coco={options['coco']}"
+    said = run("data", "check", "vgqa", root, "--set", option).out
+    assert "vgqa_train_no_val2014: good" in said
 
 
 def test_check_reports_the_errors_of_a_build(tmp_path):

@@ -122,13 +122,7 @@ def test_hosts_read_their_rows_of_the_same_batches(tmp_path):
 
 @pytest.mark.parametrize(
     "shards, window, lanes, hosts",
-    [
-        (96, 2, 8, 8),
-        (96, 5, 8, 8),
-        (96, 16, 1, 8),
-        (96, 5, 4, 8),
-        (30, 16, 6, 3),
-    ],
+    [(96, 16, 1, 8), (96, 5, 4, 8), (30, 16, 6, 3)],
 )
 def test_shards_that_hosts_fetch_are_counted(shards, window, lanes, hosts):
     """Count those of the samples of each host in an epoch of whole batches."""

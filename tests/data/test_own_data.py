@@ -1,6 +1,5 @@
 """Own data: tables written by hand or by a spreadsheet, and their pictures."""
 
-import codecs
 import os
 
 import pytest
@@ -12,7 +11,6 @@ from miniatures import built
 from keras_bridgetower.data.datasets.by_name import open_dataset
 from keras_bridgetower.data.records.format import Sample
 
-pytest.importorskip("easy_vqa")
 pytestmark = ONE_BACKEND
 
 ROW = {"image": "0.jpg", "text": "what?"}
@@ -32,6 +30,32 @@ def own(folder, files, **options):
 
 def texts(data, split="train"):
     return [s.text for draft in data.split(split) for s in draft.samples]
+
+
+LABELED = [ROW | {"label": "true"}, ROW | {"label": "false"}]
+# The rows of a task, and the labels that are found in them.
+TASKS = {
+    "vqa": ([ROW | {"answer": "Red."}, ROW | {"answer": "two"}], ["red", "2"]),
+    "captions": ([ROW], []),
+    "entailment": (LABELED, ["false", "true"]),
+    "image_classification": ([{"image": "0.jpg", "label": "red"}], ["red"]),
+    "text_classification": ([{"text": "a\tb", "label": "same"}], ["same"]),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_columns_decide_the_task(task, tmp_path):
+    rows, labels = TASKS[task]
+    data = own(tmp_path, {"train.jsonl": rows})
+    assert (data.task, data.labels) == (task, labels)
+    assert all(report.ok for report in data.check())
+    reader = built(data, tmp_path / "built", "train")
+    assert (reader.num_records, len(reader)) == (1, len(rows))
+    for i, row in enumerate(rows):
+        sample = reader.sample(i).sample
+        assert sample.text == row.get("text", "")
+        if "label" in row:
+            assert data.labels[sample.labels[0]] == row["label"]
 
 
 def test_commas_and_quotes(tmp_path):
@@ -87,10 +111,8 @@ def test_bad_tables_are_rejected(table, message, tmp_path):
 
 
 def test_byte_order_marks_are_ignored(tmp_path):
-    own(tmp_path, {"train.CSV": "image,text\r\n0.jpg,café\r\n"})
-    path = tmp_path / "train.CSV"
-    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
-    data = open_dataset("own", tmp_path)
+    table = "\ufeffimage,text\r\n0.jpg,café\r\n"
+    data = own(tmp_path, {"train.CSV": table})
     assert data.task == "captions" and data.check()[0].ok
     assert texts(data) == ["café"]
 
@@ -100,7 +122,7 @@ def test_byte_order_marks_are_ignored(tmp_path):
 )
 def test_ambiguous_tables_are_rejected(names, tmp_path):
     with pytest.raises(ValueError, match="either one table"):
-        own(tmp_path, dict.fromkeys(names, "image,text\n0.jpg,a\n"))
+        own(tmp_path, dict.fromkeys(names, "image,text\n"))
 
 
 @pytest.mark.parametrize(

@@ -79,18 +79,6 @@ def test_batches_are_those_of_a_data_set_of_records(tmp_path, layout):
         assert names == [name.decode() for name in of_other]
 
 
-def test_a_stream_continues_in_the_middle(folder):
-    index(folder)
-    whole = list(opened(folder).dataset(epochs=2).as_numpy_iterator())
-    stream = opened(folder)
-    rest = stream.dataset(start=(1, 1), epochs=2).as_numpy_iterator()
-    count = stream.steps_per_epoch - 1
-    pairs = zip(whole[-count:], rest, strict=True)
-    for (x, y), (of_rest, labels) in pairs:
-        assert np.array_equal(x["images"], of_rest["images"])
-        assert x["step"] == of_rest["step"] and y.tolist() == labels.tolist()
-
-
 def test_a_row_may_have_several_texts_or_lack_a_part(tmp_path):
     pictures = [streams.picture(0), None, b"", streams.picture(3), HEAD]
     texts = [["a", "b"], ["c"], ["d"], [], ["e", None]]

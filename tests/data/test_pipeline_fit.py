@@ -110,6 +110,7 @@ def test_labels_in_another_order_are_rejected(tmp_path):
         with pytest.raises(ValueError, match=message):
             call()
     # Without labels that are read, or with labels put right, it is accepted.
+    data = data.take(1)
     assert len(task.predict(data, verbose=0))
     places = [order.index(answer) for answer in ANSWERS]
     fixed = data.map(lambda x, y: (x, tf.gather(y, places, axis=1)))

@@ -3,7 +3,6 @@
 import gc
 import io
 import json
-import os
 import shutil
 import tarfile
 import tempfile
@@ -69,12 +68,6 @@ def test_samples_are_those_of_the_files_and_of_webdataset(folder):
     [left_out] = [row for shard in entry["shards"] for row in shard["left_out"]]
     assert left_out == ["00005", "it has no caption"]
     assert reader.verify() == {}
-    change = data.transform("hf", image_size=32)
-    stream = data.Stream(reader, 5, change, order=data.Shuffled(window=1))
-    texts = [t for i in range(3) for t in stream.batch(i)[0]["text"].tolist()]
-    assert sorted(texts) == sorted(
-        f"a picture of {n}".encode() for n in numbers
-    )
     library = pytest.importorskip("webdataset")
     names = [str(folder / f"0000{i}.tar") for i in range(2)]
     rows = library.WebDataset(names, shardshuffle=False)
@@ -84,20 +77,6 @@ def test_samples_are_those_of_the_files_and_of_webdataset(folder):
         assert item.sample.text == row["txt"].decode().strip()
     assert place == 14
     gc.collect()
-
-
-def test_only_changed_files_are_read_again(folder):
-    index(folder)
-    offsets = [folder / f"0000{i}.offsets.npy" for i in range(2)]
-    before = [path.stat().st_mtime_ns for path in offsets]
-    index(folder)
-    write(folder / "00001.tar", range(7, 16))
-    write(folder / "00002.tar", [20])
-    entry = index(folder)
-    after = [path.stat().st_mtime_ns for path in offsets]
-    assert before[0] == after[0] and before[1] != after[1]
-    assert [shard["samples"] for shard in entry["shards"]] == [5, 9, 1]
-    assert len(data.open_records(folder, "train")) == 15
 
 
 def test_files_of_a_store_are_indexed_there(folder, store):
@@ -204,28 +183,14 @@ def test_other_files_are_rejected(folder):
     write(folder / "00002.tar", [1], "w:gz")
     with pytest.raises(ValueError, match="00002.tar must be .* not compressed"):
         index(folder)
-    os.remove(folder / "00002.tar")
-    index(folder)
-    pytest.importorskip("fsspec")
-    cache = data.ShardCache(folder / "cache")
-    far = data.open_records(folder.as_uri(), "train", cache=cache)
-    near = data.open_records(folder, "train")
-    assert [far.sample(i) for i in range(15)] == [
-        near.sample(i) for i in range(15)
-    ]
 
 
 def test_a_caption_that_is_not_utf_8_is_one_bad_sample(tmp_path):
     """So is a name: JSON has no room for either."""
-    with tarfile.open(
-        tmp_path / "0.tar", "w", format=tarfile.GNU_FORMAT
-    ) as tar:
-        for key, text in (
-            ("0", b"zero"),
-            ("1", b"\xff\xfe"),
-            ("\udcff", b"two"),
-            ("3", b"three"),
-        ):
+    texts = {"0": b"zero", "1": b"\xff\xfe", "\udcff": b"two", "3": b"three"}
+    path, kind = tmp_path / "0.tar", tarfile.GNU_FORMAT
+    with tarfile.open(path, "w", format=kind) as tar:
+        for key, text in texts.items():
             add(tar, f"{key}.jpg", streams.picture(0, form="JPEG"))
             add(tar, f"{key}.txt", text)
     entry = index(tmp_path, max_bad_share=0.5)
@@ -263,8 +228,7 @@ def test_sizes_that_a_file_does_not_hold_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(format, "LARGEST_SAMPLE", 2**24, raising=False)
     good = members({"0.jpg": streams.picture(0, form="JPEG"), "0.txt": b"zero"})
     path = tmp_path / "0.tar"
-    for kind in ("jpg", "txt"):
-        other = {"jpg": "txt", "txt": "jpg"}[kind]
+    for kind, other in (("jpg", "txt"), ("txt", "jpg")):
         data_of_one = members({f"1.{other}": b"text"})
         data_of_one += sparse_member(f"1.{kind}", 3 * 2**30)
         path.write_bytes(good + data_of_one + bytes(1024))
@@ -307,24 +271,16 @@ def test_names_of_a_listing_never_leave_their_place(
     own.write_bytes(b"mine")
     write(tmp_path / "good.tar", range(6, 9))
     content = (tmp_path / "good.tar").read_bytes()
-    bad = (
-        "../../own.tar",
-        "/etc/own.tar",
-        "..\\own.tar",
-        "a//b.tar",
-        "a/b.tar",
-    )
+    bad = ("../../own.tar", "/etc/own.tar", "..\\own.tar", "a//b.tar")
+    bad += ("a/b.tar",)
     for name in ("good.tar", *bad):
         store.pipe_file(f"/tars/set/{name}", content)
     entry = index(url)
     assert [shard["file"] for shard in entry["shards"]] == ["good.tar"]
     assert own.read_bytes() == b"mine"
     names = Store(url).names()
-    assert {*names} == {*data_files("good"), "index.json", "a/b.tar"}
+    made = {"good.tar", "good.offsets.npy", "index.json"}
+    assert {*names} == made | {"a/b.tar"}
     Store(url).remove(names)
     left = {path.removeprefix("/tars/set/") for path in store.find("/tars")}
     assert left == {*bad} - {"a/b.tar"}
-
-
-def data_files(name):
-    return f"{name}.tar", f"{name}.offsets.npy"

@@ -1,14 +1,14 @@
-"""Predictions by Apache Beam: equal to the simple loop's, and restarted."""
+"""Apache Beam: predictions and records equal the loop's, and go on."""
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import record_rows
 from builders import FASTEST
 from drawn_photos import COLOURS
 from drawn_photos import draw
@@ -18,32 +18,29 @@ pytest.importorskip("apache_beam", reason="the extra `beam`")
 from keras_bridgetower.apps.predict import on_beam
 from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import run as predicting
+from keras_bridgetower.data.records import write
 from keras_bridgetower.presets.verbs import BUILT_IN
 
 pytestmark = FASTEST
-HERE = pathlib.Path(__file__).parent
 VQA = "bridgetower_tiny_easy_vqa"
 
 
 def table_of(folder, count, bad_every):
     """A table of questions, one in `bad_every` of which cannot be read."""
     draw(folder)
-    bad = [
-        {"image": image, "text": "what is it?"}
-        for image in ("broken.png", "gone.png", "../outside.png")
-    ]
     image = {"image": "ellipse/red_0.png"}
-    bad += [image, image | {"text": " "}]
+    bad = [
+        *({"image": i} for i in ("broken.png", "gone.png", "../outside.png")),
+        *(image | {"text": None}, image | {"text": " "}),
+    ]
     lines = []
     for number in range(count):
         colour = COLOURS[number % len(COLOURS)]
         shape = ("ellipse", "rectangle")[number // 5 % 2]
-        row = {
-            "image": f"{shape}/{colour}_0.png",
-            "text": ("what shape is it?", "what color is it?")[number % 2],
-        }
+        text = ("what shape is it?", "what color is it?")[number % 2]
+        row = {"image": f"{shape}/{colour}_0.png", "text": text}
         if number % bad_every == bad_every // 2:
-            row = bad[number // bad_every % len(bad)]
+            row |= bad[number // bad_every % len(bad)]
         lines.append(json.dumps({"id": f"row {number}", **row}) + "\n")
     table = folder / "table.jsonl"
     table.write_text("".join(lines))
@@ -114,8 +111,18 @@ def test_in_this_process(tmp_path, on_disk):
             on_beam.run(VQA, "vqa", table, out, **values)
 
 
+TWO_WORKERS = f"""
+import sys
+from keras_bridgetower.apps.predict import on_beam
+
+options = ("direct_num_workers=2", "direct_running_mode=multi_processing")
+told = {{"top_k": 2, "shard_rows": 100, "options": options}}
+on_beam.run("{VQA}", "vqa", *sys.argv[1:], **told)
+"""
+
+
 def start(table, out):
-    words = [sys.executable, HERE / "beam_run.py", table, out]
+    words = [sys.executable, "-c", TWO_WORKERS, table, out]
     # With a group of its own, which its workers belong to.
     return subprocess.Popen(words, start_new_session=True)
 
@@ -188,3 +195,13 @@ def test_wrong_input(tmp_path):
     with output.locked(out):
         with pytest.raises(ValueError, match="one process at a time"):
             on_beam.run(VQA, "vqa", table, out)
+
+
+def test_records_are_written_the_same(tmp_path):
+    beam, here = (
+        record_rows.write(tmp_path / name, run=run)
+        for name, run in (("beam", write.on_beam("DirectRunner")), ("a", None))
+    )
+    assert beam == here
+    names = [sorted(p.name for p in f.iterdir()) for f in tmp_path.iterdir()]
+    assert names[0] == names[1]

@@ -1,5 +1,9 @@
-"""`predict` reads a folder or a table, and writes what the task gives."""
+"""`predict` reads a folder or a table, and writes what the task gives.
 
+It notices what results depend on, and its batches are as large as asked.
+"""
+
+import functools
 import itertools
 import json
 import os
@@ -8,14 +12,20 @@ import sys
 import threading
 from unittest import mock
 
+import every_task
 import keras
+import numpy as np
 import pytest
 from builders import FASTEST
+from builders import SIDE
+from builders import clip
 from builders import eager
+from builders import roberta
 from builders import vqa
 from drawn_photos import jpeg_of_scans
 from PIL import Image
 
+import keras_bridgetower as kbt
 from keras_bridgetower.apps import predict
 from keras_bridgetower.apps.cli import main
 from keras_bridgetower.apps.predict import batches
@@ -23,9 +33,13 @@ from keras_bridgetower.apps.predict import output
 from keras_bridgetower.apps.predict import rows as prediction_rows
 from keras_bridgetower.apps.predict import run as predicting
 from keras_bridgetower.presets.verbs import ANSWER
+from keras_bridgetower.presets.verbs import BUILT_IN
+from keras_bridgetower.tasks import inference
+from keras_bridgetower.tasks.identity import model_checksum
 
 pytestmark = FASTEST
 TEXTS = ["is it red?", "what is it?"]
+PRESET = "bridgetower_tiny_easy_vqa"
 
 
 class Answers:
@@ -341,8 +355,76 @@ def test_beam_is_required(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     monkeypatch.delitem(sys.modules, f"{predict.__name__}.on_beam", False)
     monkeypatch.delattr(predict, "on_beam", raising=False)
-    words = ["predict", "bridgetower_tiny_easy_vqa", "vqa", folder]
+    words = ["predict", PRESET, "vqa", folder]
     words += [tmp_path / "o", "--text", "what?", "--runner", "DirectRunner"]
     assert main.main([*map(str, words)]) == 1
     assert "'keras-bridgetower[beam]'" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_checksum_covers_all_weights(dtype):
+    """Not position ids, which some backends keep as int64."""
+    kept = {"dtype": "float32" if dtype == "int8" else dtype}
+    task = vqa(image_encoder=clip(**kept), text_encoder=roberta(**kept), **kept)
+    if dtype == "int8":
+        task.quantize(dtype)
+    first = model_checksum(task)
+    for name in (dtype, "int32"):
+        weight = next(w for w in task.weights if str(w.dtype) == name)
+        before = keras.ops.copy(weight.value)
+        weight.assign(weight.value + 1)
+        assert (model_checksum(task) == first) == (name == "int32")
+        weight.assign(before)
+    assert model_checksum(task) == first
+
+
+def test_headers_differ_in_what_was_changed(monkeypatch):
+    opened = functools.partial(kbt.BridgeTowerVQA.from_preset, PRESET)
+    task, rows = opened(), mock.Mock(sum="", pictures="")
+
+    def header(task):
+        return output.make_header(task, BUILT_IN["vqa"], rows, 1)
+
+    before = header(task)
+
+    def changed(task):
+        return {k for k, v in header(task).items() if before[k] != v}
+
+    for values, more in (
+        # The size of pictures also changes the positions of the model.
+        ({"image_size": 32, "image_mode": "hf"}, {"model"}),
+        ({"sequence_length": 12, "dtype": "mixed_bfloat16"}, set()),
+    ):
+        assert changed(opened(**values)) == {*values} | more
+    for part, name, value, told in (
+        ("image_converter", "mean", (0.5, 0.5, 0.5), "image_mean"),
+        ("image_converter", "crop_pct", 0.9, "image_crop_pct"),
+        ("tokenizer", "get_vocabulary", lambda: ["a"], "tokenizer"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(getattr(task.preprocessor, part), name, value)
+            assert changed(task) == {told}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_batch_is_one_forward_pass(name, monkeypatch):
+    """Also one above the verbs' own size, 32."""
+    named = "contrastive" if name.startswith("embed") else name
+    task = every_task.make(named)
+    task.compile(run_eagerly=True)
+    sizes, filled = [], inference.filled
+
+    def counted(x, size):
+        sizes.append(size)
+        return filled(x, size)
+
+    monkeypatch.setattr(inference, "filled", counted)
+    values = {c: "a <mask> circle" for c in BUILT_IN[name].inputs}
+    rows = [prediction_rows.Row(i, values, "", None) for i in range(34)]
+    pixels = np.zeros((SIDE, SIDE, 3), "uint8")
+    monkeypatch.setattr(batches, "open_picture", lambda *_: pixels)
+    [made] = batches.run_rows(task, BUILT_IN[name], rows, 1, 34)
+    assert len(made) == 34 and not any("error" in row for row in made)
+    assert set(sizes) == {34}

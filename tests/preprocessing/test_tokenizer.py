@@ -2,7 +2,6 @@
 
 import pickle
 import random
-import string
 import time
 import traceback
 import warnings
@@ -56,7 +55,6 @@ def test_packing_by_hand():
         VOCABULARY[x] for x in ("hi", "cat", "Ġa", "y", "Ġ")
     )
     ids = tokenizer("hi a cat")
-    assert isinstance(ids, np.ndarray) and ids.dtype == np.int32
     assert ids.tolist() == [0, hi, space_a, space, cat, 2, 1, 1]
     encoded = tokenizer.encode(["y", "hi"])
     assert encoded["token_ids"].tolist() == [
@@ -64,7 +62,7 @@ def test_packing_by_hand():
         [0, hi, 2, 1, 1, 1, 1, 1],
     ]
     assert encoded["padding_mask"].tolist() == [[1] * 3 + [0] * 5] * 2
-    assert encoded["padding_mask"].dtype == np.int32
+    assert encoded["padding_mask"].dtype == ids.dtype == np.int32
     # A character that the vocabulary misses is not dropped without a trace.
     assert tokenizer("é")[1:3].tolist() == [3, 3]
     for change, message in (
@@ -145,8 +143,6 @@ def test_vocabulary_methods():
     assert tokenizer.get_vocabulary() == TOKENS
     assert tokenizer.vocabulary_size() == len(TOKENS)
     assert tokenizer.id_to_token(4) == "<mask>"
-    assert tokenizer.token_to_id("hi") == VOCABULARY["hi"]
-    assert tokenizer.special_tokens == SPECIALS
     with pytest.raises(ValueError, match="Received: token='nope'"):
         tokenizer.token_to_id("nope")
     ids = keras.ops.convert_to_tensor(tokenizer(["hi a", "cat"]))
@@ -171,29 +167,32 @@ def roberta():
     )
 
 
+def check_equal(found, expected):
+    for name, of_peer in (
+        ("token_ids", "input_ids"),
+        ("padding_mask", "attention_mask"),
+    ):
+        np.testing.assert_array_equal(found[name], expected[of_peer])
+
+
 @FASTEST
 @pytest.mark.filterwarnings("ignore:.*texts cut")
 def test_equals_transformers_eagerly_and_in_tf_data(roberta):
-    texts = random_strings(3000)
-    assert len(texts) > 2600
+    texts = random_strings(1500)
+    assert len(texts) > 1300
     expected = published_peer()(texts, **packed())
     eager = roberta.encode(texts)
-    np.testing.assert_array_equal(eager["token_ids"], expected["input_ids"])
-    np.testing.assert_array_equal(
-        eager["padding_mask"], expected["attention_mask"]
-    )
+    check_equal(eager, expected)
     # Some texts must really be cut for this to say anything about cutting.
-    assert (eager["padding_mask"].sum(-1) == 50).sum() > 50
+    assert (eager["padding_mask"].sum(-1) == 50).sum() > 25
 
     dataset = tf.data.Dataset.from_tensor_slices(texts)
-    one_by_one = dataset.map(roberta, num_parallel_calls=2)
+    one_by_one = dataset.take(300).map(roberta, num_parallel_calls=2)
     np.testing.assert_array_equal(
-        np.stack(list(one_by_one.as_numpy_iterator())), expected["input_ids"]
+        list(one_by_one.as_numpy_iterator()), expected["input_ids"][:300]
     )
-    batches = list(dataset.batch(500).map(roberta.encode).as_numpy_iterator())
-    for name in ("token_ids", "padding_mask"):
-        graph = np.concatenate([batch[name] for batch in batches])
-        np.testing.assert_array_equal(graph, eager[name])
+    batch = next(iter(dataset.batch(len(texts)).map(roberta.encode)))
+    check_equal(batch, expected)
 
 
 @FASTEST
@@ -209,11 +208,7 @@ def test_masks_in_a_text_equal_transformers(roberta):
             parts += ["".join(around), rng.choice(["a", "Dog,", "", "é"])]
         texts.append("".join(parts))
     expected = published_peer()(texts, **packed())
-    found = roberta.encode_with_masks(texts)
-    np.testing.assert_array_equal(found["token_ids"], expected["input_ids"])
-    np.testing.assert_array_equal(
-        found["padding_mask"], expected["attention_mask"]
-    )
+    check_equal(roberta.encode_with_masks(texts), expected)
     # Elsewhere the same characters are text.
     assert not (roberta(texts) == roberta.mask_token_id).any()
 
@@ -221,15 +216,9 @@ def test_masks_in_a_text_equal_transformers(roberta):
 @FASTEST
 @pytest.mark.filterwarnings("ignore:.*texts cut")
 def test_pairs_equal_transformers(roberta):
-    length = 21
-    folder = shared_data() / "roberta"
-    files = (folder / "vocab.json", folder / "merges.txt")
-    tokenizer = BridgeTowerTokenizer(*files, sequence_length=length)
-    texts = random_strings(1000)
-    others = texts[::-1]
-    found = tokenizer.encode_pairs(texts, others)
-    expected = published_peer()(texts, others, **packed(length))
-    np.testing.assert_array_equal(found["token_ids"], expected["input_ids"])
+    length, texts = 21, random_strings(1000)
+    found = roberta.with_length(length).encode_pairs(texts, texts[::-1])
+    check_equal(found, published_peer()(texts, texts[::-1], **packed(length)))
     full = found["padding_mask"].sum(-1) == length
     assert 50 < full.sum() < 950
 
@@ -248,8 +237,8 @@ STRINGS = (
 )
 
 
-def tokenizer(sequence_length=16, **kwargs):
-    return kbt.BridgeTowerBertTokenizer(
+def bert(sequence_length=16, **kwargs):
+    return BridgeTowerBertTokenizer(
         WORDS, sequence_length=sequence_length, **kwargs
     )
 
@@ -259,22 +248,21 @@ def test_ids_are_those_of_transformers(tmp_path):
     """Cased; tests/convert compares others, which are lowercase."""
     import transformers
 
-    ours = tokenizer(300, lowercase=False)
+    ours = bert(300, lowercase=False)
     file = tmp_path / "vocab.txt"
     file.write_text("\n".join(WORDS) + "\n")
     theirs = transformers.BertTokenizerFast(str(file), do_lower_case=False)
     for text in STRINGS:
-        expected = theirs(text)["input_ids"]
         made = ours.encode(text)
-        count = made["padding_mask"].sum()
-        assert made["token_ids"][:count].tolist() == expected, text
+        found = made["token_ids"][made["padding_mask"] == 1].tolist()
+        assert found == theirs(text)["input_ids"], text
     assert (ours.pad_token_id, ours.mask_token_id) == (0, 4)
 
 
 @FASTEST
 def test_attributes_are_those_before_a_vocabulary(tmp_path):
-    loaded = tokenizer()
-    empty = kbt.BridgeTowerBertTokenizer(sequence_length=16)
+    loaded = bert()
+    empty = BridgeTowerBertTokenizer(sequence_length=16)
     assert {*dir(loaded)} == {*dir(empty)}
     loaded.save_assets(tmp_path)
     empty.load_assets(tmp_path)
@@ -282,14 +270,12 @@ def test_attributes_are_those_before_a_vocabulary(tmp_path):
     assert empty.masking().continuation_ids == (12, 13, 15, 25)
 
 
-def masked():
-    converter = kbt.BridgeTowerImageConverter(32)
-    return kbt.BridgeTowerMaskedLMPreprocessor(tokenizer(), converter, rate=0.4)
-
-
 @FASTEST
 def test_whole_words_are_hidden():
-    preprocessor = masked()
+    converter = kbt.BridgeTowerImageConverter(32)
+    preprocessor = kbt.BridgeTowerMaskedLMPreprocessor(
+        bert(), converter, rate=0.4
+    )
     assert isinstance(preprocessor.tokenizer.masking(), WholeWordMasking)
     x = raw(1)[0] | {"text": ["playing plays colour abb red"]}
     hidden = set()
@@ -314,27 +300,10 @@ def test_a_file_of_two_million_words_is_refused_at_once(entry, tmp_path):
     assert time.process_time() - start < 1
 
 
-LETTERS = [*string.ascii_lowercase, "\u0120"]
-
-
-@pytest.fixture(scope="module")
-def tokenizers():
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = [f"##{letter}" for letter in string.ascii_lowercase]
-    return (
-        BridgeTowerTokenizer(
-            {token: i for i, token in enumerate(SPECIALS + LETTERS)}, [], 16
-        ),
-        BridgeTowerBertTokenizer(
-            [*words, *string.ascii_lowercase, *pieces], sequence_length=16
-        ),
-    )
-
-
 @FASTEST
 @pytest.mark.filterwarnings("ignore:.*texts cut")
-def test_a_text_has_a_longest_length(tokenizers):
-    for tokenizer in tokenizers:
+def test_a_text_has_a_longest_length():
+    for tokenizer in (of_length(16), bert()):
         ids = tokenizer("ab " * 1000)
         longest = ("ab " * MOST_CHARACTERS)[:MOST_CHARACTERS]
         np.testing.assert_array_equal(tokenizer(longest), ids)
@@ -352,10 +321,10 @@ def test_a_text_has_a_longest_length(tokenizers):
 
 @FASTEST
 @pytest.mark.filterwarnings("ignore:.*texts cut")
-def test_little_is_tokenised_at_once(tokenizers, monkeypatch):
+def test_little_is_tokenised_at_once(monkeypatch):
     rng = np.random.default_rng(0)
     texts = ["ab" * n for n in rng.integers(1, 40, 50)]
-    for tokenizer in tokenizers:
+    for tokenizer in (of_length(16), bert()):
         once = tokenizer.encode(texts), tokenizer.encode_pairs(texts, texts)
         sizes = []
         real = tokenizer._to_ids
@@ -377,17 +346,12 @@ def test_little_is_tokenised_at_once(tokenizers, monkeypatch):
 SHORT, LONG = "red", "0123456789 and more"
 
 
-def ids(text):
-    made = of_length(60).encode(text)
-    return made["token_ids"][made["padding_mask"] == 1].tolist()
-
-
 @FASTEST
 @pytest.mark.filterwarnings("ignore:.*texts cut")
 @pytest.mark.parametrize("rule", ["cut_end", "cut_start"])
 def test_texts_are_cut_where_it_was_asked(rule):
-    first, second = (ids(text) for text in (SHORT, LONG))
     found = encode_long(of_length(60), [SHORT, LONG], 8, rule)
+    first, second = (of_length(len(t) + 2)(t).tolist() for t in (SHORT, LONG))
     inner = second[1:-1]
     kept = inner[:6] if rule == "cut_end" else inner[-6:]
     wanted = [first + [1] * (8 - len(first)), [second[0], *kept, second[-1]]]
@@ -406,14 +370,11 @@ def test_texts_are_cut_where_it_was_asked(rule):
 def test_a_task_reads_more_tokens_than_its_preprocessor():
     task = randomise(fast(contrastive("three_way")))
     text = "ten letters " * 4
-    count = len(ids(text))
-    assert task.preprocessor.tokenizer.sequence_length < count
+    count = len(text) + 2
+    assert task.preprocessor.tokenizer.sequence_length < count < 60
     found = task.embed(texts=text, sequence_length=60, long_texts="refuse")
-    features = of_length(60).encode([text])
     wanted = task.embed(texts=[text], sequence_length=count)[0]
     np.testing.assert_allclose(found, wanted, atol=1e-6)
-    tower = task.backbone.text_tower(features)
-    assert tower[-1].shape[1] == 60
     # What stands behind the usual length does count.
     cut = task.embed(texts=text, long_texts="cut_end")
     assert np.abs(found - cut).max() > 1e-4
