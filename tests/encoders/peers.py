@@ -1,11 +1,6 @@
-"""Tiny models of `transformers`, the peers of our encoders.
-
-Each module `peers_*.py` beside this one lists the peers of a family in `PEERS`.
-"""
+"""Tiny models of `transformers`, the peers of our encoders."""
 
 import dataclasses
-import importlib
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -98,15 +93,7 @@ def count(*modules, without=()):
     return sum(found.values())
 
 
-def with_norm(states, norm):
-    """Return states after a final norm, as arrays."""
+def with_norm(states, norm=None):
+    """Return states, after a final norm if there is one, as arrays."""
     with torch.no_grad():
-        return [norm(x).numpy() for x in states]
-
-
-def all_peers():
-    """Return the peers of every family."""
-    found = []
-    for path in sorted(pathlib.Path(__file__).parent.glob("peers_*.py")):
-        found += importlib.import_module(path.stem).PEERS
-    return found
+        return [(norm(x) if norm else x).numpy() for x in states]

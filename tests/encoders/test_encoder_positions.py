@@ -2,9 +2,8 @@
 
 import keras
 import keras_hub.models as hub
-import peers_siglip
+import peers_first
 import pytest
-from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import PATCH
 from builders import SIDE
@@ -63,24 +62,6 @@ def test_other_stored_positions_are_refused():
         backbone(other)
 
 
-@FASTEST
-@pytest.mark.parametrize("version", [2, 3])
-def test_another_image_size(version):
-    model = randomise(backbone(dino(version)))
-    larger = model.with_image_size(2 * SIDE)
-    # The class token and three registers.
-    assert larger.image_tower.prefix_tokens == 4
-    x = features(side=2 * SIDE)
-    assert run(larger, x)["image"].shape[1] == 4 + 64
-    same = larger.image_encoder.get_config()
-    assert same["image_shape"] == (2 * SIDE, 2 * SIDE, 3)
-    # Back at the first size nothing but DINOv2's table has changed.
-    again = larger.with_image_size(SIDE)
-    for a, b in zip(again.weights, model.weights, strict=True):
-        if "position" not in a.path:
-            assert difference(a, b) == 0
-
-
 def test_texts_of_another_length_are_refused():
     body = backbone(*encoders("SigLIP"), num_layers=1)
     with pytest.raises(ValueError, match="`token_ids` must have 21 tokens"):
@@ -107,12 +88,12 @@ def test_encoders_of_a_preset_of_both(name, tmp_path):
 
 def test_a_border_that_no_patch_has(tmp_path):
     """As SigLIP of 384 pixels, which has 27 patches of 14."""
-    model = peers_siglip.siglip(image_size=44)
+    model = peers_first.siglip(image_size=44)
     model.save_pretrained(tmp_path)
     encoder = unimodal.image_encoder(tmp_path)
     assert encoder.image_shape == (44, 44, 3)
     images = features(side=44)["images"]
-    wanted = peers_siglip.IMAGE_STATES(model, images)[-1]
+    wanted = peers_first.of_images("", None).states(model, images)[-1]
     got = array(run(kbt.Tower(encoder, (-1,)), images)[0])
     assert difference(got[:, 1:], wanted) <= 1e-5
 
