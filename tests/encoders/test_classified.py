@@ -1,7 +1,8 @@
-"""The classifier of an image encoder as its highest state, in backbones."""
+"""Feature pyramids in backbones, and a classifier as the highest state."""
 
 import json
 import shutil
+import types
 
 import copies
 import keras
@@ -17,8 +18,12 @@ from builders import assert_same_weights
 from builders import backbone
 from builders import clip
 from builders import difference
+from builders import eager
 from builders import features
+from builders import moved
+from builders import preprocessor
 from builders import randomise
+from builders import raw
 from builders import resnet
 from builders import roberta
 from builders import run
@@ -29,6 +34,7 @@ from peers_pyramids import moving
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
+from keras_bridgetower.distribution.strategy import check_batch_norms
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import PresetError
@@ -98,33 +104,30 @@ def test_classes_are_those_of_the_peer(kind, tmp_path):
     assert difference(both[0][1], both[1][1]) == 0
 
 
-NAMES = {"efficientnet": "classifier", "resnet": "classifier.1"}
+WEIGHT, BIAS = "classifier.1.weight", "classifier.1.bias"
 
 
 @FASTEST
-@pytest.mark.parametrize("kind", NAMES)
-def test_files_without_a_classifier_give_one_error(kind, tmp_path):
-    of_transformers(kind, tmp_path)
-    weight, bias = (f"{NAMES[kind]}.{part}" for part in ("weight", "bias"))
-    published = copies.tensors(tmp_path)
-    for change in (
-        {weight: None, bias: None},
-        {weight: torch.ones(CLASSES, 7)},
-        {weight: torch.ones(())},
-        {bias: torch.ones(CLASSES, 1)},
-    ):
+@pytest.mark.parametrize(
+    "changed, found",
+    [
+        ({WEIGHT: None, BIAS: None}, "weight: missing"),
+        ({WEIGHT: torch.ones(CLASSES, 7)}, r"weight: \(5, 7\)"),
+        ({WEIGHT: torch.ones(())}, r"weight: \(\)"),
+        ({BIAS: torch.ones(CLASSES, 1)}, r"bias: \(5, 1\)"),
+    ],
+)
+def test_files_without_a_classifier_give_one_error(changed, found, tmp_path):
+    of_transformers("resnet", tmp_path)
 
-        def set_all(state, change=change):
-            state.clear()
-            changed = {**published, **change}
-            state.update({k: x for k, x in changed.items() if x is not None})
+    def change(state):
+        state.update(changed)
+        for name in (name for name in changed if changed[name] is None):
+            del state[name]
 
-        copies.edit_tensors(tmp_path, set_all)
-        with pytest.raises(ConversionError, match="needs a `transfo.*") as info:
-            unimodal.image_encoder(tmp_path, with_classifier=True)
-        name, value = next(iter(change.items()))
-        found = "missing" if value is None else str(tuple(value.shape))
-        assert f"{name}: {found}" in str(info.value)
+    copies.edit_tensors(tmp_path, change)
+    with pytest.raises(ConversionError, match=f"needs a `transfo.*{found}"):
+        unimodal.image_encoder(tmp_path, with_classifier=True)
 
 
 @FASTEST
@@ -198,8 +201,7 @@ LAMBDA = {
 }
 # What the file names as the encoder, and words of the error.
 NESTED = {
-    "no encoder": (lambda spec: LAMBDA, "must be a class"),
-    "deeper": (lambda spec: holding(spec, LAMBDA), "must be a class"),
+    "no encoder": (lambda spec: holding(spec, LAMBDA), "must be a class"),
     "a classifier": (lambda spec: spec, "classes"),
     "too large": (lambda spec: large(spec["config"]["encoder"]), "at most"),
     "no maps": (
@@ -234,3 +236,50 @@ def test_other_encoders_are_refused(case, saved, tmp_path):
     copies.edit(folder / "config.json", nest)
     with pytest.raises(PresetError, match=rf"config\.json.*{words}"):
         kbt.BridgeTowerBackbone.from_preset(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files of an encoder of three blocks and top layers."""
+    return whole_folders.write_image(
+        tmp_path_factory.mktemp("encoders"), "efficientnet"
+    )
+
+
+def pair(folder, **kwargs):
+    values = {"num_layers": 4, "projections": "per_layer"} | kwargs
+    encoder = unimodal.image_encoder(folder)
+    return backbone(encoder, roberta(layers=4), **values)
+
+
+@LONG_ELSEWHERE
+def test_default_taps_have_several_widths_and_one_grid(folder):
+    made = pair(folder)
+    states = run(made.image_tower, features()["images"])
+    assert [x.shape[1:] for x in states] == [
+        (65, width) for width in (8, 16, 24, 640)
+    ]
+    # Blocks with attention only: a second run would count statistics twice.
+    assert not made.image_tower.blocks
+    made.checkpoint_activations()
+    with pytest.raises(ValueError, match="must be 'per_layer'"):
+        pair(folder, projections="shared")
+
+
+@LONG_ELSEWHERE
+def test_training_moves_statistics_unless_the_tower_is_frozen(folder):
+    """Several replicas would each have their own."""
+    replicas = types.SimpleNamespace(count=2, device_name="2 replicas")
+    task = kbt.BridgeTowerVQA(pair(folder), preprocessor())
+    with pytest.raises(ValueError, match="10 batch norms"):
+        check_batch_norms(task, replicas)
+    paths = {w.path for w in task.weights if "moving_" in w.path}
+    assert len(paths) == 20
+
+    def step():
+        eager(task).fit(*raw(), verbose=0)
+
+    assert paths <= moved(task, step)
+    task.backbone.image_tower.trainable = False
+    check_batch_norms(task, replicas)
+    assert not paths & moved(task, step)

@@ -80,16 +80,12 @@ def pairs():
 
 
 EVERY = pytest.mark.parametrize("pair", list(pairs()))
-# A file of Keras holds the same configuration and weights as a preset.
-SAVED_BY_KERAS = [("swin", "siglip"), ("deit", "electra")]
 FEW = pytest.mark.parametrize("pair", sorted(few_pairs()), ids="-".join)
 # A block that is called twice, attention of its own, and texts of one length.
 QUICK = [
     ("dinov2_with_registers", "albert"),
     ("dinov3_vit", "deberta-v2"),
-    ("siglip", "bert"),
     ("swin", "siglip"),
-    ("resnet classes", "roberta"),
 ]
 SOME = pytest.mark.parametrize(
     "pair", long_but(sorted(few_pairs()), *QUICK), ids="-".join
@@ -164,41 +160,21 @@ def test_a_task_is_trained_and_saved(pair, trained, tmp_path):
     x, _ = raw(4)
     answers = task.answer(x["images"], x["text"])
     task.save_to_preset(tmp_path / "preset")
-    copies = [kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")]
-    if pair in SAVED_BY_KERAS:
-        task.save(tmp_path / "task.keras")
-        copies.append(keras.saving.load_model(tmp_path / "task.keras"))
-    for copy in copies:
-        found = copy.answer(x["images"], x["text"])
-        for ((name, score),), ((other, wanted),) in zip(
-            found, answers, strict=True
-        ):
-            # XLA compiles each model anew.
-            assert name == other and abs(score - wanted) <= 1e-6
-    half = kbt.BridgeTowerVQA.from_preset(
-        tmp_path / "preset", dtype="mixed_bfloat16"
-    )
-    expected = run(task, features_of(task))
-    found = run(half, features_of(task))
-    scale = np.abs(expected).max()
-    assert 0 < difference(found, expected) <= 0.05 * scale
-
-
-@EVERY
-def test_pairs_are_ranked_from_cached_towers(pair, trained):
-    backbone, made = trained(pair).backbone, trained(pair).preprocessor
-    task = kbt.BridgeTowerRetrieval(
-        backbone,
-        kbt.BridgeTowerRetrievalPreprocessor(
-            made.tokenizer, made.image_converter, features=made.features
-        ),
-    )
-    x, _ = raw(3)
-    images, texts = list(x["images"]), x["text"]
-    found = task.rank(images, texts, verbose=0)
-    each = [(image, text) for image in images for text in texts]
-    expected = task.score(*map(list, zip(*each, strict=True)))
-    assert difference(found, expected.reshape(3, 3)) <= 1e-5
+    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    found = copy.answer(x["images"], x["text"])
+    for ((name, score),), ((other, wanted),) in zip(
+        found, answers, strict=True
+    ):
+        # XLA compiles each model anew.
+        assert name == other and abs(score - wanted) <= 1e-6
+    if pair in QUICK:
+        half = kbt.BridgeTowerVQA.from_preset(
+            tmp_path / "preset", dtype="mixed_bfloat16"
+        )
+        expected = run(task, features_of(task))
+        found = run(half, features_of(task))
+        scale = np.abs(expected).max()
+        assert 0 < difference(found, expected) <= 0.05 * scale
 
 
 @EVERY
