@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import text_folders
+import tokenizer_files
 import transformers
 from builders import FASTEST
 
@@ -17,6 +18,7 @@ from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.encoders.registry import files_by_type
 from keras_bridgetower.models.exporting import runtime
+from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.masking import WholeWordMasking
 from keras_bridgetower.preprocessing.texts import encode_long
@@ -189,10 +191,9 @@ def test_lengths_of_the_files(folder_of, tmp_path):
             unimodal.tokenizer(tmp_path, 47)
 
 
-@pytest.mark.parametrize("kind", ["xlm-roberta", "deberta-v2", "siglip"])
-def test_damaged_sentencepiece_files(kind, folder_of, tmp_path):
+def test_damaged_sentencepiece_files(folder_of, tmp_path):
     """Cut, empty, with other bytes, or of another kind: an error, or ids."""
-    folder, _ = folder_of(kind)
+    folder, _ = folder_of("xlm-roberta")
     (path,) = folder.glob("*.model")
     content, rng = path.read_bytes(), np.random.default_rng(0)
     damaged = [b"", b"\n" * 100, content[:100], content[: len(content) // 2]]
@@ -202,25 +203,20 @@ def test_damaged_sentencepiece_files(kind, folder_of, tmp_path):
             changed[place] = rng.integers(256)
         damaged.append(bytes(changed))
     refused = 0
+    path = tmp_path / path.name
     for bad in damaged:
-        (tmp_path / path.name).write_bytes(bad)
+        path.write_bytes(bad)
         try:
-            found = tokenizers.read(tmp_path, kind, 9)
+            found = tokenizers.read(tmp_path, "xlm-roberta", 9)
             found(text_folders.texts(20))
         except ValueError:
             refused += 1
     assert refused > 4
-    (tmp_path / path.name).write_bytes(b"")
-    os.truncate(tmp_path / path.name, 2**36)
-    with pytest.raises(ConversionError, match="more than"):
-        tokenizers.read(tmp_path, kind, 9)
-
-
-def test_pieces_of_another_encoder(folder_of, tmp_path):
-    """Of DeBERTa, in the place of those of XLM-R."""
-    content = (folder_of("deberta-v2")[0] / "spm.model").read_bytes()
-    (tmp_path / "sentencepiece.bpe.model").write_bytes(content)
+    path.write_bytes((folder_of("deberta-v2")[0] / "spm.model").read_bytes())
     with pytest.raises(ConversionError, match="begin <unk> <s> </s>"):
+        tokenizers.read(tmp_path, "xlm-roberta", 9)
+    os.truncate(path, 2**36)
+    with pytest.raises(ConversionError, match="more than"):
         tokenizers.read(tmp_path, "xlm-roberta", 9)
 
 
@@ -482,19 +478,12 @@ def test_steps_that_grow_without_bound(part, folder_of, tmp_path):
         ours.load_assets(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "kind, name", [("bert", "vocab.txt"), ("roberta", "vocab.json")]
-)
-def test_vocabularies_of_more_than_a_million(kind, name, folder_of, tmp_path):
-    with_changes(folder_of, kind, {}, tmp_path / kind)
-    path = tmp_path / kind / name
-    words = [f"w{i:x}" for i in range(1_000_001)]
-    if kind == "bert":
-        path.write_text("\n".join(words))
-    else:
-        path.write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    with pytest.raises(ConversionError, match="at most 1,000,000 tokens"):
-        unimodal.tokenizer(tmp_path / kind)
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_vocabularies_of_more_than_a_million(kind, folder_of, monkeypatch):
+    assert packed_tokenizer.MOST_TOKENS == 1_000_000
+    monkeypatch.setattr(packed_tokenizer, "MOST_TOKENS", 99)
+    with pytest.raises(ConversionError, match="at most 99 tokens"):
+        unimodal.tokenizer(folder_of(kind)[0])
 
 
 def test_clip_pads_as_its_file_says(folder_of, tmp_path):
@@ -508,6 +497,39 @@ def test_clip_pads_as_its_file_says(folder_of, tmp_path):
     assert ours.pad_token_id == 0
     assert made["token_ids"].tolist()[4:] == [0] * 5
     assert made["padding_mask"].tolist() == [1] * 4 + [0] * 5
+
+
+@pytest.mark.parametrize("form", tokenizer_files.FORMS)
+def test_every_form_of_a_few_words(form, tmp_path):
+    words, merges = tokenizer_files.few_words()
+    tokenizer_files.write(tmp_path, form, words, merges)
+    ids = tokenizers.read(tmp_path, "roberta", 7)("two cat red")
+    two, cat, red = words["two"], words["Ġcat"], words["Ġred"]
+    assert ids.tolist() == [0, two, cat, red, 2, 1, 1]
+
+
+def test_tokenizer_json_comes_before_the_lists(tmp_path):
+    """transformers does the same."""
+    words, merges = tokenizer_files.few_words()
+    tokenizer_files.write(tmp_path, "lists alone", words, merges[:3])
+    values = tokenizer_files.whole(words, merges)
+    tokenizer_files.dump(tmp_path / "tokenizer.json", values)
+    ids = tokenizers.read(tmp_path, "roberta", 5)("two red")
+    assert ids.tolist() == [0, words["two"], words["Ġred"], 2, 1]
+
+
+def test_bert_tokenizer_json_without_type_is_read(tmp_path):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "two", "cat", "##s"]
+    model = {
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {token: i for i, token in enumerate(tokens)},
+    }
+    tokenizer_files.dump(tmp_path / "tokenizer.json", {"model": model})
+    tokenizer_files.dump(tmp_path / "config.json", {"model_type": "bert"})
+    found = unimodal.tokenizer(tmp_path, sequence_length=7)
+    assert found("Two cats").tolist() == [2, 5, 6, 7, 3, 0, 0]
 
 
 def test_the_guide_names_every_model_type():
