@@ -1,11 +1,11 @@
 """Adapters and quantized layers, written for programs that know of neither."""
 
 import checkpoints
-import keras
 import numpy as np
 import peer
 import pytest
 import torch
+from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
@@ -17,11 +17,6 @@ import keras_bridgetower as kbt
 from keras_bridgetower.backend.keras_private.layers import layers_in
 
 pytestmark = LONG_ELSEWHERE
-
-FASTEST = pytest.mark.skipif(
-    keras.config.backend() != "torch",
-    reason="the same code with every backend, and this one traces nothing",
-)
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +58,6 @@ def test_merged_for_transformers(task, tmp_path):
         task.backbone.text_encoder.token_embedding.lora_embeddings_b * 2
     )
     assert difference(found, logits(task)) > 1e-3
-
-
-@FASTEST
-def test_merged_in_presets(task, tmp_path):
-    task.save_to_preset(tmp_path / "preset")
-    with pytest.warns(UserWarning, match="no tokenizer files"):
-        loaded = kbt.BridgeTowerRetrieval.from_preset(tmp_path / "preset")
-    assert not any("lora" in weight.path for weight in loaded.weights)
-    assert difference(logits(loaded), logits(task)) <= 1e-5
 
 
 @FASTEST

@@ -39,11 +39,6 @@ def copied(three_heads, tmp_path):
     return shutil.copytree(three_heads[0], tmp_path / "model")
 
 
-def assert_near(ours, theirs):
-    found = checkpoints.differences(ours, theirs)
-    assert max(found.values()) <= 1e-5, found
-
-
 def outputs(model, inputs, **kwargs):
     with torch.no_grad():
         return model(**inputs, **kwargs)
@@ -53,7 +48,8 @@ def test_all_heads_and_back(three_heads, tmp_path):
     path, models = three_heads
     parts = checkpoints.preset_parts(registry.resolve(path))
     got = checkpoints.run_ours(parts.backbone, parts.heads)
-    assert_near(got, checkpoints.run_theirs(models))
+    found = checkpoints.differences(got, checkpoints.run_theirs(models))
+    assert max(found.values()) <= 1e-5, found
 
     back = tmp_path / "back"
     export.write(parts, back)
@@ -73,11 +69,13 @@ def test_what_transformers_has_no_place_for_is_not_exported(tmp_path):
     heads = {"mine": keras.layers.Dense(1, name="mine_head")}
     narrow = backbone(image_encoder=clip(layers=2, heads=1))
     tapped = backbone(image_taps=(-3, -1))
+    managed = backbone(bridge="static_manager")
     ids = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
     padded = kbt.BridgeTowerTokenizer(ids, [])
     for parts, found in (
         (export.Parts(narrow, {}, {}, None, None), "heads=1, not one of .0,"),
         (export.Parts(tapped, {}, {}, None, None), "image_taps=.-3, -1., not"),
+        (export.Parts(managed, {}, {}, None, None), "bridge=.static_manager"),
         (export.Parts(backbone(), {}, {}, padded, None), "pad_token_id=0, not"),
         (
             export.Parts(backbone(), heads, {"mine": {}}, None, None),
@@ -98,13 +96,10 @@ def test_what_transformers_has_no_place_for_is_not_exported(tmp_path):
 @pytest.mark.parametrize(
     "link, shared", [("scaled_add", True), ("interpolate", False)]
 )
-def test_links_and_projections(link, shared, tmp_path):
+def test_links_and_projections_are_exported(link, shared, tmp_path):
     model = checkpoints.theirs(link=link, shared_projections=shared)
     model.save_pretrained(tmp_path / "model")
-    backbone, heads = cache.open_checkpoint(tmp_path / "model").build()
-    ours = checkpoints.run_ours(backbone, heads)
-    assert_near(ours, checkpoints.run_theirs({"itm": model}))
-
+    backbone, _ = cache.open_checkpoint(tmp_path / "model").build()
     backbone.export_to_transformers(tmp_path / "back")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -153,25 +148,6 @@ def test_half_precision_files(three_heads, tmp_path):
     np.testing.assert_array_equal(
         backbone.fusion.text_pooler.kernel, expected.float().numpy().T
     )
-
-
-# From 294 to 574 pixels in patches of 14, as the authors fine-tuned it.
-LARGE = peer.SMALL | dict(layers=2, fused=1, side=294, patch=14)
-
-
-@FASTEST
-def test_other_image_size(tmp_path):
-    theirs, side = peer.peer(LARGE), 574
-    theirs.save_pretrained(tmp_path)
-    backbone = kbt.BridgeTowerBackbone.from_preset(tmp_path, image_size=side)
-    features, inputs = peer.inputs(LARGE | {"side": side}, batch=1)
-    expected = outputs(
-        theirs.bridgetower, inputs, interpolate_pos_encoding=True
-    )
-    got = backbone(features, training=False)
-    assert got["image"].shape[1] == (side // LARGE["patch"]) ** 2 + 1
-    assert difference(got["image"], expected.image_features) <= 2e-5
-    assert difference(got["pooled"], expected.pooler_output) <= 1e-5
 
 
 @FASTEST
@@ -268,36 +244,14 @@ def test_unused_tensors_are_kept(copied):
     assert set(UNUSED) <= set(cache.open_checkpoint(copied).unread)
 
 
-@pytest.mark.parametrize(
-    "change, found",
-    [
-        (lambda s: s.pop("itm_score.fc.bias"), "itm_score.fc.bias is missing"),
-        (lambda s: s.update(odd=torch.ones(3)), "odd has no place"),
-        (
-            lambda s: s.update({"itc_text_head.fc.weight": torch.tensor(1.0)}),
-            "itc_text_head.fc.weight has no place",
-        ),
-        (
-            lambda s: s.update({"itm_score.fc.weight": torch.ones(2, 127)}),
-            r"itm_score.fc.weight has shape \(2, 127\), not \(2, 128\)",
-        ),
-        (
-            lambda s: s["itm_score.fc.weight"].fill_(float("nan")),
-            "must be finite.*itm_score.fc.weight",
-        ),
-    ],
-)
-def test_bad_tensors(change, found, copied):
-    copies.edit_tensors(copied, change)
-    with pytest.raises(ConversionError, match=found):
-        registry.resolve(copied)
-
-
 def test_nonfinite_weights_load_if_allowed(copied):
     copies.edit_tensors(
         copied, lambda s: s["itm_score.fc.bias"][:1].fill_(float("inf"))
     )
-    _, heads = cache.open_checkpoint(copied).build(allow_nonfinite=True)
+    checkpoint = cache.open_checkpoint(copied)
+    with pytest.raises(ConversionError, match="must be finite.*itm_score"):
+        checkpoint.build()
+    _, heads = checkpoint.build(allow_nonfinite=True)
     bias = checkpoints.array(heads["itm"].output_dense.bias)
     assert np.isinf(bias[0]) and np.isfinite(bias[1])
 

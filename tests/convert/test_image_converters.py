@@ -27,6 +27,7 @@ pytestmark = LONG_ELSEWHERE
 OWN = {"image_mean": [0.4, 0.5, 0.7], "image_std": [0.2, 0.3, 0.25]}
 SIDE = {"height": 40, "width": 40}
 LARGER = {"height": 47, "width": 47}
+SHORT = {"shortest_edge": 64}
 
 
 def edge(side, **values):
@@ -83,6 +84,11 @@ PROCESSORS = {
     ),
     "convnext": ("ConvNext", edge(40, **OWN)),
     "resnet": ("ConvNext", edge(41, crop_pct=0.9)),
+    "bridgetower": ("BridgeTower", edge(64, crop_size=SHORT, **OWN)),
+    "bridgetower of raw values": (
+        "BridgeTower",
+        edge(64, crop_size=SHORT, do_normalize=False),
+    ),
     "convnext of whole pictures": ("ConvNext", edge(384, resample=2)),
 }
 
@@ -320,11 +326,6 @@ def test_presets_keep_the_values_and_scale_the_crop(tmp_path):
     expected = np.asarray(expected.crop((30, 8, 94, 72))) / 255
     found = larger(picture) * larger.std + larger.mean
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_values_by_default_are_in_no_configuration():
-    config = kbt.BridgeTowerImageConverter(40, crop_pct=1).get_config()
-    assert not {"crop_pct", "resample"} & set(config)
 
 
 def test_squares_that_would_be_cropped_are_not_made():
