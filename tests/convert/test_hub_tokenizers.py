@@ -4,9 +4,7 @@ import keras_hub.models as hub
 import numpy as np
 import pytest
 import text_folders
-import transformers
 from builders import LONG_ELSEWHERE
-from peers_first import IMAGE
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
@@ -85,15 +83,6 @@ def test_ids_are_those_of_keras_hub(name, tmp_path):
         unimodal.tokenizer(folder, 65)
 
 
-def test_a_task_of_two_presets(tmp_path):
-    text, _ = preset(tmp_path, "Roberta")
-    image = tmp_path / "image"
-    hub.ViTBackbone((32, 32, 3), 8, 1, 2, 16, mlp_dim=32).save_to_preset(image)
-    task = kbt.BridgeTowerMaskedLM.from_encoders(image, text, **FUSION)
-    assert task.preprocessor.image_converter.resample == "bilinear"
-    assert task.preprocessor.tokenizer.sequence_length == 50
-
-
 @pytest.mark.parametrize(
     "values, message",
     [({"vocabulary": 300}, "300 in the encoder"), ({"tokenizer": False}, "")],
@@ -104,8 +93,7 @@ def test_a_preset_without_its_tokenizer(values, message, tmp_path):
         unimodal.tokenizer(folder)
     assert message in str(error.value)
     image = tmp_path / "image"
-    config = transformers.ViTConfig(**IMAGE)
-    transformers.ViTModel(config).save_pretrained(image)
+    hub.ViTBackbone((32, 32, 3), 8, 1, 2, 16, mlp_dim=32).save_to_preset(image)
     own = kbt.BridgeTowerVQAPreprocessor(
         kbt.BridgeTowerBertTokenizer(theirs.get_vocabulary()[:300]),
         kbt.BridgeTowerImageConverter(32),

@@ -140,6 +140,9 @@ LAYERS = {
 # They wrap layers of an encoder, from which a tower makes them anew.
 WRAPPERS = ("AllPositions", "FirstOutput", "PartOfStage", "Patches")
 WRAPPERS += ("TokenLookup",)
+# Compared with transformers and other peers in tests of their own.
+PARTS = ("BridgeTowerTokenizer", "BridgeTowerBertTokenizer")
+PARTS += ("BridgeTowerJsonTokenizer", "BridgeTowerImageConverter")
 # Layers whose arguments are lists or dicts, and a call with three states.
 WITH_LISTS = {
     "FirstManager": lambda layer, x: layer(x),
@@ -261,30 +264,6 @@ def in_features(name, preprocessor):
     return made[0] if isinstance(made, tuple) else made
 
 
-def ids(*words):
-    return {word: number for number, word in enumerate(words)}
-
-
-WORDS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "is", "it", "red")
-BERT_WORDS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", *WORDS[5:])
-PIECES = {"type": "WordPiece", "unk_token": "<unk>", "vocab": ids(*WORDS)}
-PIECES |= {"continuing_subword_prefix": "##", "max_input_chars_per_word": 9}
-JSON = {
-    "model": PIECES,
-    "pre_tokenizer": {"type": "Whitespace"},
-    "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-}
-BYTES = {"vocabulary": ids(*tokenizer().get_vocabulary()), "merges": []}
-SENTENCES = ["is it", "it is red"]
-PARTS = {
-    "BridgeTowerTokenizer": (BYTES, SENTENCES),
-    "BridgeTowerBertTokenizer": ({"vocabulary": ids(*BERT_WORDS)}, SENTENCES),
-    "BridgeTowerJsonTokenizer": ({"vocabulary": JSON}, SENTENCES),
-    "BridgeTowerImageConverter": (
-        {"image_size": 64, "mode": "hf", "size_divisor": 16},
-        samples("vqa")[0]["images"],
-    ),
-}
 SCHEDULE = dict(peak=1e-3, total_steps=100, warmup=7, power=2.0, end=1e-5)
 # What has a configuration alone.
 PLAIN = {name: LAYERS[name].values for name in WITH_LISTS} | {
@@ -406,7 +385,8 @@ def test_precision(name):
 
 
 @not_on_torch
-@each(MODELS, MERGED)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_quantization(name):
     made, values, inputs = called(name)
     with hub("quantization", name) as case:
@@ -483,35 +463,6 @@ def test_preprocessor(name):
         if "text" not in TASKS[name].names:
             run = case.run_preprocessing_layer_test
         run(TASKS[name].preprocessor, values, (x, *y) if y else x)
-
-
-@LONG_ELSEWHERE
-@pytest.mark.parametrize("name", PARTS)
-def test_part_of_a_preprocessor(name):
-    with hub("part", name) as case:
-        case.run_preprocessing_layer_test(cls(name), *PARTS[name])
-
-
-SHIPPED = {name: name for name in ("vqa", "contrastive", "entailment", "nlvr2")}
-SHIPPED |= dict(retrieval="retrieval", masked_lm="mlm", pretraining="pretrain")
-
-
-@LONG_ELSEWHERE
-@pytest.mark.parametrize("name", long_but(SHIPPED, "vqa", "retrieval"))
-def test_preset(name):
-    case, preset = TASKS[name], f"bridgetower_tiny_easy_{SHIPPED[name]}"
-    given = samples(name)
-    x = in_features(name, case.preprocessor.from_preset(preset))
-    parts = [(case.preprocessor, given), (case.task, x)]
-    if name == "vqa":
-        parts += [
-            (kbt.BridgeTowerBackbone, x),
-            (kbt.BridgeTowerTokenizer, list(given[0]["text"])),
-            (kbt.BridgeTowerImageConverter, given[0]["images"]),
-        ]
-    with hub("preset", name) as tests:
-        for part, inputs in parts:
-            tests.run_preset_test(part, preset, inputs)
 
 
 @LONG_ELSEWHERE
