@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from builders import array
-from builders import difference
 from keras import ops
 
 from keras_bridgetower.backend import backend_ops
@@ -16,22 +15,6 @@ def test_gradients():
     found = backend_ops.gradients(lambda xs: ops.sum(xs[0] ** 3), [x, unused])
     np.testing.assert_allclose(found[0], 3 * x**2, rtol=1e-6)
     np.testing.assert_array_equal(found[1], np.zeros(3))
-
-
-def test_lookup_and_its_gradient():
-    table = np.arange(12, dtype="float32").reshape(4, 3)
-    ids = np.array([[1, 1, 3], [1, 0, 3]], "int32")
-    weights = np.random.default_rng(0).normal(size=(2, 3, 3)).astype("float32")
-    assert difference(backend_ops.lookup(table, ids), table[ids]) == 0
-    (found,) = backend_ops.gradients(
-        lambda ts: ops.sum(
-            ops.multiply(backend_ops.lookup(ts[0], ids), weights)
-        ),
-        [table],
-    )
-    expected = np.zeros_like(table)
-    np.add.at(expected, ids, weights)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_an_adam_step_sees_the_sum_of_repeated_rows():

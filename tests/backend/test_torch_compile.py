@@ -15,7 +15,8 @@ import keras_bridgetower as kbt
 from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.training import AdamW
 
-pytestmark = FASTEST
+# Tracing takes ten seconds.
+pytestmark = [FASTEST, pytest.mark.slow]
 
 
 def tensors(arrays):
@@ -43,13 +44,11 @@ def test_attention_parts_no_graph():
     check_whole(run, tensors(features(batch=1)["images"]))
 
 
-@pytest.mark.slow
 def test_predict_is_one_graph():
     task = retrieval(**one_layer_each())
     check_whole(task.predict_step, (tensors(features(task.backbone)),))
 
 
-@pytest.mark.slow
 # Dynamo reads `grad` of all tensors.
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_only_the_backward_pass_breaks_a_training_step():
