@@ -139,14 +139,6 @@ def test_links_out_of_a_folder_are_rejected(
             read(folder)
 
 
-def test_links_to_the_blobs_of_a_hub_cache_are_read(sources, tmp_path):
-    folder = tmp_path / "models--a--b/snapshots/main"
-    shutil.copytree(sources / "theirs", folder)
-    for path in list(folder.iterdir()):
-        link(path, folder.parent.parent / "blobs")
-    assert cache.open_checkpoint(folder).tensors.shapes
-
-
 def test_only_the_checkpoint_itself_may_be_a_link(sources, tmp_path):
     path = tmp_path / "model.ckpt"
     path.symlink_to(sources / "official/model.ckpt")
