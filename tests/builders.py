@@ -83,8 +83,6 @@ def bert(width=24, layers=3, **kwargs):
     )
 
 
-
-
 def backbone(image_encoder=None, text_encoder=None, **kwargs):
     values = dict(hidden_dim=16, num_heads=2, num_layers=2, dropout=0.0)
     return kbt.BridgeTowerBackbone(

@@ -1,4 +1,4 @@
-"""Folders of encoders with rare settings or heads, their sizes and positions."""
+"""Encoders with rare settings or heads; sizes and positions."""
 
 import dataclasses
 import json
