@@ -36,11 +36,7 @@ def edge(side, **values):
 
 # Classes and values.
 PROCESSORS = {
-    "clip": ("CLIP", edge(40, crop_size=SIDE)),
-    "clip of a larger size": (
-        "CLIP",
-        edge(51, crop_size=SIDE, resample=1, **OWN),
-    ),
+    "clip": ("CLIP", edge(51, crop_size=SIDE, resample=1, **OWN)),
     "dinov2": ("Bit", edge(47, crop_size=SIDE, **OWN)),
     "siglip": ("Siglip", {"size": SIDE, "resample": 2, **OWN}),
     "siglip with a crop": (
@@ -71,16 +67,6 @@ PROCESSORS = {
     "efficientnet without top": (
         "EfficientNet",
         {"size": LARGER, "include_top": False, "rescale_factor": 1 / 127.5},
-    ),
-    "efficientnet with a crop": (
-        "EfficientNet",
-        {
-            "size": LARGER,
-            "crop_size": SIDE,
-            "do_center_crop": True,
-            "do_normalize": False,
-            **OWN,
-        },
     ),
     "convnext": ("ConvNext", edge(40, **OWN)),
     "resnet": ("ConvNext", edge(41, crop_pct=0.9)),

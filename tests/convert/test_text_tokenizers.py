@@ -17,7 +17,6 @@ from builders import FASTEST
 from keras_bridgetower.convert import tokenizers
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.encoders.registry import files_by_type
-from keras_bridgetower.models.exporting import runtime
 from keras_bridgetower.preprocessing import packed_tokenizer
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.preprocessing.masking import WholeWordMasking
@@ -144,18 +143,6 @@ def test_values_files_and_graphs(kind, folder_of, tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted(ours.file_assets)
     saved = [(tmp_path / name).read_bytes() for name in ours.file_assets]
     copies[0].load_assets(tmp_path)
-    # The program that runs exported models prepares the same tokens.
-    exported = runtime.ExportedModel.__new__(runtime.ExportedModel)
-    exported.text = config
-    ours.save_engine(tmp_path)
-    file = str(tmp_path / "engine.json")
-    exported.engine = runtime.tokenizers.Tokenizer.from_file(file)
-    exported.special = ours.special_token_ids[:3]
-    made = exported._tokens(texts)
-    np.testing.assert_array_equal(made["token_ids"], expected["token_ids"])
-    np.testing.assert_array_equal(
-        made["padding_mask"], expected["padding_mask"]
-    )
     for copy in copies:
         assert copy.get_config() == config
         np.testing.assert_array_equal(copy(texts), expected["token_ids"])

@@ -1,10 +1,9 @@
 """Tokenizer files as they were and are published, made of two lists."""
 
 import json
-import pathlib
 
-ROBERTA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "roberta"
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+import transformers
+
 # Enough for a few words, where RoBERTa's own lists are not at hand.
 MERGES = [
     *("Ġ c", "a t", "Ġc at", "Ġ d", "o g", "Ġd og", "t w", "tw o", "r e"),
@@ -15,57 +14,25 @@ MERGES = [
 def few_words():
     """A vocabulary and merges of a few words, with RoBERTa's special tokens."""
     letters = "Ġabcdefghijklmnopqrstuvwxyz?.,"
-    tokens = [*SPECIAL[:4], *letters, *(m.replace(" ", "") for m in MERGES)]
+    special = ("<s>", "<pad>", "</s>", "<unk>")
+    tokens = [*special, *letters, *(m.replace(" ", "") for m in MERGES)]
     return {t: i for i, t in enumerate([*tokens, "<mask>"])}, MERGES
 
 
 def whole(words, merges, **model):
     """The values of a tokenizer.json as RoBERTa's first one: no model type."""
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {
-                "id": words[token],
-                "special": True,
-                "content": token,
-                "single_word": False,
-                "lstrip": token == "<mask>",
-                "rstrip": False,
-                "normalized": token != "<mask>",
-            }
-            for token in SPECIAL
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "ByteLevel",
-            "add_prefix_space": False,
-            "trim_offsets": True,
-        },
-        "post_processor": {
-            "type": "RobertaProcessing",
-            "sep": ["</s>", words["</s>"]],
-            "cls": ["<s>", words["<s>"]],
-            "trim_offsets": True,
-            "add_prefix_space": False,
-        },
-        "decoder": {
-            "type": "ByteLevel",
-            "add_prefix_space": True,
-            "trim_offsets": True,
-        },
-        "model": {
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "",
-            "fuse_unk": False,
-            "vocab": words,
-            "merges": merges,
-            **model,
-        },
-    }
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    made = transformers.RobertaTokenizer(vocab=words, merges=pairs)
+    values = json.loads(made.backend_tokenizer.to_str())
+    for name in ("type", "byte_fallback", "ignore_merges"):
+        values["model"].pop(name)
+    values["model"] |= {"merges": merges, **model}
+    for part in ("pre_tokenizer", "decoder"):
+        values[part].pop("use_regex")
+    for token in values["added_tokens"]:
+        is_mask = token["content"] == "<mask>"
+        token |= {"lstrip": is_mask, "normalized": not is_mask}
+    return values
 
 
 def dump(path, values, indent=None):
@@ -102,8 +69,6 @@ def _old(folder, words, merges):
 
 def _new(folder, words, merges):
     """Write it in the form of transformers 5."""
-    import transformers
-
     pairs = [tuple(merge.split(" ")) for merge in merges]
     made = transformers.RobertaTokenizer(vocab=words, merges=pairs)
     made.save_pretrained(folder)

@@ -194,21 +194,6 @@ def test_maps_have_one_value_for_each_patch(pair, trained):
         assert seen.whole.sum() == pytest.approx(1, abs=1e-5)
 
 
-@EVERY
-def test_hidden_tokens_are_filled(pair, opened):
-    task = opened(pair, kbt.BridgeTowerMaskedLM)
-    x, _ = raw(4)
-    train = functools.partial(eager(task).fit, x, batch_size=4, verbose=0)
-    if pair[1] in whole_folders.WITHOUT_MASK:
-        with pytest.raises(ValueError, match="must have a mask token"):
-            train()
-        return
-    assert np.isfinite(train().history["loss"]).all()
-    texts = ["is it <mask>?", "<mask>"]
-    filled, guesses = task.fill_mask(list(x["images"][:2]), texts)
-    assert len(filled) == len(guesses) == 2
-
-
 @pytest.mark.parametrize(
     "pair",
     long_but(
@@ -218,10 +203,10 @@ def test_hidden_tokens_are_filled(pair, opened):
     ),
     ids="-".join,
 )
-def test_adapters_change_the_outputs_and_are_saved(pair, opened, tmp_path):
+def test_adapters_change_the_outputs(pair, opened):
     task = randomise(opened(pair, answers=ANSWERS))
     model, x = task.backbone, features_of(task)
-    start, before = model.get_weights(), run(model, x)
+    before = run(model, x)
     model.enable_lora(2)
     trained = {id(w) for w in model.trainable_weights}
     for tower in (model.image_tower, model.text_tower):
@@ -234,11 +219,6 @@ def test_adapters_change_the_outputs_and_are_saved(pair, opened, tmp_path):
     changed = run(model, x)
     assert difference(before["text"], changed["text"]) > 1e-3
     assert difference(before["image"], changed["image"]) > 1e-3
-    model.save_lora_weights(tmp_path / "mine.lora.h5")
-    copy = opened(pair, answers=ANSWERS).backbone
-    copy.set_weights(start)
-    copy.load_lora_weights(tmp_path / "mine.lora.h5")
-    assert difference(run(copy, x), changed) <= 1e-5
 
 
 @SOME

@@ -23,7 +23,6 @@ from builders import assert_same_weights
 from builders import backbone
 from builders import difference
 from builders import features
-from builders import long_but
 from builders import randomise
 from builders import run
 from peers_first import EPSILON
@@ -225,36 +224,26 @@ def test_an_efficientnet_reads_other_sizes_if_it_pads_as_its_file_says(
             opened(peer, tmp_path, image_size=side)
 
 
-# Names of classes, and tiny models.
-FAMILIES = {
-    "Bert": bert,
-    "Roberta": roberta,
-    "XLMRoberta": xlm_roberta,
-    "DistilBert": distilbert,
-    "Electra": electra,
-    "Albert": albert,
-    "DebertaV2": deberta,
+# Classes whose heads have tensors of other names.
+HEADS = {
+    "BertForPreTraining": bert,
+    "BertForMultipleChoice": bert,
+    "RobertaForQuestionAnswering": roberta,
+    "XLMRobertaForSequenceClassification": xlm_roberta,
+    "DistilBertForQuestionAnswering": distilbert,
+    "DistilBertForSequenceClassification": distilbert,
+    "ElectraForMaskedLM": electra,
+    "ElectraForMultipleChoice": electra,
+    "AlbertForMaskedLM": albert,
+    "AlbertForTokenClassification": albert,
+    "DebertaV2ForSequenceClassification": deberta,
 }
-HEADS = (
-    *("Model", "ForMaskedLM", "ForPreTraining", "ForNextSentencePrediction"),
-    *("ForSequenceClassification", "ForTokenClassification"),
-    *("ForQuestionAnswering", "ForMultipleChoice"),
-)
-PAIRS = [
-    (family, head)
-    for family in FAMILIES
-    for head in HEADS
-    if hasattr(transformers, family + head)
-]
 
 
-# The quick run has every family and every head, but not each with each.
 @FASTEST
-@pytest.mark.parametrize("pair", long_but(PAIRS, *PAIRS[2::3]), ids="-".join)
-def test_a_model_with_any_head_opens(pair, tmp_path):
-    family, head = pair
-    made = FAMILIES[family]()
-    model = getattr(transformers, family + head)(made.config)
+@pytest.mark.parametrize("name", HEADS)
+def test_a_model_with_any_head_opens(name, tmp_path):
+    model = getattr(transformers, name)(HEADS[name]().config)
     model.save_pretrained(tmp_path)
     assert unimodal.text_encoder(tmp_path).num_layers == 2
 

@@ -289,28 +289,9 @@ PLAIN = {name: LAYERS[name].values for name in WITH_LISTS} | {
 
 # --- The tests ---
 
-HEADS = [name for name in LAYERS if name.endswith("Head")]
-OF_ENCODER = "multiple values for keyword argument 'dtype'"
-NO_DTYPE = "unexpected keyword argument 'dtype'"
-NOT_ALONE = "A copy of a tower alone needs weights that are not quantized"
 UNEQUAL = "Not equal to tolerance"
 # Messages, by method and case.
 DIFFERENCES = {
-    # Logits and vectors are float32 with any policy.
-    **{("precision", name): r"\+ float16" for name in HEADS},
-    # They have the dtype of their encoder.
-    ("precision", "Tower"): NO_DTYPE,
-    ("precision", "Tower, of texts"): NO_DTYPE,
-    ("precision", "ClassifiedEncoder"): OF_ENCODER,
-    ("quantization", "ClassifiedEncoder"): OF_ENCODER,
-    # Models are saved in int8 and int4; a tower is saved by its backbone.
-    **{
-        ("quantization", name): "quantized to float8"
-        for name in BACKBONES
-        if "Tower" in name
-    },
-    ("quantization", "Tower"): NOT_ALONE,
-    ("quantization", "Tower, of texts"): NOT_ALONE,
     # They draw from the rows of a batch, anew for each one, and what is drawn
     # comes with the features.
     ("preprocessor", "masked_lm"): UNEQUAL,
@@ -345,9 +326,6 @@ def each(cases, *always):
     )
 
 
-not_on_torch = pytest.mark.skipif(
-    BACKEND == "torch", reason="without a GPU the method returns at once"
-)
 MERGED = "BridgeTowerBackbone, merged"
 
 
@@ -375,22 +353,6 @@ def test_layer(name):
             run_training_check=row.trained > 0,
             run_precision_checks=False,
         )
-
-
-@not_on_torch
-@each(LAYERS | MODELS, "StaticManager", "LinearHead", "Tower")
-def test_precision(name):
-    with hub("precision", name) as case:
-        case.run_precision_test(*called(name))
-
-
-@not_on_torch
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_quantization(name):
-    made, values, inputs = called(name)
-    with hub("quantization", name) as case:
-        case.run_quantization_test(made(**values), made, values, inputs)
 
 
 @each(BACKBONES, MERGED)
