@@ -91,18 +91,6 @@ def test_weights_that_need_their_values(unknown, monkeypatch):
     np.testing.assert_array_equal(array(layer.table), np.arange(3))
 
 
-def test_values_assigned_while_building_are_kept():
-    """CLIP's rule sets positions, and `per_tap` copies a norm."""
-    model = variables.without_initialization(
-        lambda: backbone(image_norms="per_tap")
-    )
-    table = model.image_encoder.embedding.position_ids
-    np.testing.assert_array_equal(array(table), np.arange(17)[None])
-    taps = {x.path: array(x) for x in model.weights if x.path[:4] == "tap_"}
-    np.testing.assert_array_equal(taps["tap_1_norm/gamma"], np.ones(16))
-    np.testing.assert_array_equal(taps["tap_1_norm/beta"], np.zeros(16))
-
-
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own names")
 def test_parameter_names_on_pytorch():
     loaded, usual = variables.without_initialization(backbone), backbone()
