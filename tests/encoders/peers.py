@@ -29,7 +29,6 @@ class Peer:
         masked: bool, whether the encoder hides padding. If not, states at
             padding are compared too.
         resizes: bool, whether `states` takes pictures of another size.
-        larger: float, ratio of a larger size that our encoder reads.
         summary: str, with which row 0 is the encoder's own, where the default
             replaces it.
     """
@@ -43,7 +42,6 @@ class Peer:
     length: int = LENGTH
     masked: bool = True
     resizes: bool = True
-    larger: float = 2
     summary: str | None = None
 
     def __str__(self):

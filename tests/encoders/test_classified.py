@@ -202,12 +202,7 @@ LAMBDA = {
 # What the file names as the encoder, and words of the error.
 NESTED = {
     "no encoder": (lambda spec: holding(spec, LAMBDA), "must be a class"),
-    "a classifier": (lambda spec: spec, "classes"),
     "too large": (lambda spec: large(spec["config"]["encoder"]), "at most"),
-    "no maps": (
-        lambda spec: keras.saving.serialize_keras_object(clip()),
-        "must have maps",
-    ),
 }
 
 

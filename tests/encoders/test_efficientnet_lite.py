@@ -138,8 +138,6 @@ def test_states_are_those_of_the_peer(side, peer, tmp_path):
     [
         ({"_blocks.3._bn1.bias": None}, "_blocks.3._bn1.bias is missing"),
         ({"extra": torch.ones(2)}, "extra has no place"),
-        ({"_bn1.bias": torch.ones(2)}, "_bn1.bias has shape"),
-        ({"_blocks.0._se_reduce.weight": torch.ones(2)}, "has no place"),
         ({"_blocks.5._project_conv.weight": torch.ones(24, 1, 1, 1)}, "Lists"),
         ({"_conv_stem.weight": None}, "_conv_stem.weight"),
     ],
@@ -163,10 +161,6 @@ def test_the_classifier_is_that_of_the_peer(peer, tmp_path):
         wanted = peer._fc(peer(x)[-1].mean((2, 3))).numpy()
     found = array(run(logits, images.astype("float32"))).mean((1, 2))
     assert difference(found, wanted) <= 1e-5 * max(1, abs(wanted).max())
-    kept = {k: x for k, x in peer.state_dict().items() if k != "_fc.bias"}
-    torch.save(kept, path)
-    with pytest.raises(ConversionError, match="_fc.bias: missing"):
-        unimodal.image_encoder(path, with_classifier=True)
 
 
 @FASTEST

@@ -327,6 +327,9 @@ def each(cases, *always):
 
 
 MERGED = "BridgeTowerBackbone, merged"
+# All tasks are trained and saved in `conformance`, too.
+FEW_TASKS = ["text_classifier", *["vqa", "contrastive"] * (BACKEND == "torch")]
+SOME_TASKS = pytest.mark.parametrize("name", long_but(TASKS, *FEW_TASKS))
 
 
 def called(name):
@@ -402,14 +405,14 @@ def test_saving_of_layers(name):
         case.run_model_saving_test(keras.Model, values, x)
 
 
-@each(TASKS, "text_classifier")
+@SOME_TASKS
 def test_task(name):
     values, _ = of_task(name)
     with hub("task", name) as case:
         case.run_task_test(TASKS[name].task, values, samples(name), None, 4)
 
 
-@each(TASKS, "text_classifier")
+@SOME_TASKS
 def test_saving_of_tasks(name):
     with hub("saving", name) as case:
         case.run_model_saving_test(TASKS[name].task, *of_task(name))
