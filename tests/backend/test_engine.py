@@ -17,7 +17,6 @@ from keras import ops
 
 import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
-from keras_bridgetower.backend import remat
 from keras_bridgetower.backend.keras_private.variables import temporary_values
 from keras_bridgetower.training import planning
 
@@ -115,14 +114,3 @@ def test_recomputation_keeps_fewer_activations():
 
     plain = kept(lambda model: None)
     assert kept(checkpointed) < plain / 3
-
-
-@FASTEST
-def test_recomputation_draws_the_same_dropout_mask():
-    """Which `keras.remat` does not do for a layer with a seed."""
-    block = keras.layers.Dropout(0.5, seed=1)
-    x = keras.ops.ones((8, 8))
-    x.requires_grad_()
-    out = remat.remat(block, lambda x: block(x, training=True) * x, x)
-    keras.ops.sum(out * out).backward()
-    np.testing.assert_allclose(array(x.grad), 4 * array(out) ** 2, rtol=1e-6)

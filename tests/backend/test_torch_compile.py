@@ -5,7 +5,6 @@ import keras
 import pytest
 
 import keras_bridgetower as kbt
-from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.training import AdamW
 
 # Tracing takes ten seconds.
@@ -16,30 +15,16 @@ def tensors(arrays):
     return keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
 
 
-def check_whole(function, x):
+def test_predict_is_one_graph():
+    """With KerasHub's attention and ours."""
     import torch
 
-    with torch.no_grad():
-        function(x)  # That builds it.
-        seen = torch._dynamo.explain(function)(x)
-    assert (seen.graph_count, seen.break_reasons) == (1, [])
-
-
-def test_attention_parts_no_graph():
-    """KerasHub's and ours."""
-    tower = kbt.Tower(builders.clip(layers=1), (-1,))
-    attention = BridgeTowerAttention(num_heads=2, key_dim=8)
-
-    def run(images):
-        (x,) = tower(images, training=False)
-        return attention(x, x)
-
-    check_whole(run, tensors(builders.features(batch=1)["images"]))
-
-
-def test_predict_is_one_graph():
     task = builders.retrieval(**builders.one_layer_each())
-    check_whole(task.predict_step, (tensors(builders.features(task.backbone)),))
+    x = (tensors(builders.features(task.backbone)),)
+    with torch.no_grad():
+        task.predict_step(x)  # That builds it.
+        seen = torch._dynamo.explain(task.predict_step)(x)
+    assert (seen.graph_count, seen.break_reasons) == (1, [])
 
 
 # Dynamo reads `grad` of all tensors.

@@ -74,16 +74,10 @@ def _new(folder, words, merges):
     made.save_pretrained(folder)
 
 
-def _pairs(folder, words, merges):
-    values = whole(words, [merge.split(" ") for merge in merges], type="BPE")
-    dump(folder / "tokenizer.json", values)
-
-
 FORMS = {
     "published": _published,
     "published, indented": lambda *given: _published(*given, indent=4),
     "lists alone": _lists,
     "saved by transformers 4": _old,
     "saved by transformers 5": _new,
-    "merges in pairs": _pairs,
 }

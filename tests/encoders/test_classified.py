@@ -193,42 +193,30 @@ def test_configurations_hold_no_counters(saved):
         assert part["config"].keys() & {"name", "trainable"} == set()
 
 
-LAMBDA = {
-    "module": "keras.layers",
-    "class_name": "Lambda",
-    "config": {},
-    "registered_name": None,
-}
-# What the file names as the encoder, and words of the error.
-NESTED = {
-    "no encoder": (lambda spec: holding(spec, LAMBDA), "must be a class"),
-    "too large": (lambda spec: large(spec["config"]["encoder"]), "at most"),
-}
+LAMBDA = {"module": "keras.layers", "class_name": "Lambda", "config": {}}
 
 
-def holding(spec, encoder):
-    return {**spec, "config": {**spec["config"], "encoder": encoder}}
+def with_code(inner):
+    inner["encoder"] = {**LAMBDA, "registered_name": None}
 
 
-def large(spec):
-    sizes = {"image_shape": [10**9, 10**9, 3]}
-    return {**spec, "config": {**spec["config"], **sizes}}
+def of_huge_images(inner):
+    inner["encoder"]["config"]["image_shape"] = [10**9, 10**9, 3]
 
 
 @FASTEST
 @pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
-@pytest.mark.parametrize("case", NESTED)
-def test_other_encoders_are_refused(case, saved, tmp_path):
-    change, words = NESTED[case]
+@pytest.mark.parametrize(
+    "change, words",
+    [(with_code, "must be a class"), (of_huge_images, "at most")],
+)
+def test_other_encoders_are_refused(change, words, saved, tmp_path):
     folder = shutil.copytree(saved[1], tmp_path / "preset")
     (folder / "manifest.json").unlink()
-
-    def nest(file):
-        values = file["config"]
-        spec = values["image_encoder"]
-        values["image_encoder"] = holding(spec, change(spec))
-
-    copies.edit(folder / "config.json", nest)
+    copies.edit(
+        folder / "config.json",
+        lambda file: change(file["config"]["image_encoder"]["config"]),
+    )
     with pytest.raises(PresetError, match=rf"config\.json.*{words}"):
         kbt.BridgeTowerBackbone.from_preset(folder)
 
