@@ -99,9 +99,7 @@ PARTS = {"text_config": {"hidden_size": 64}, "vision_config": {"patch_size": 8}}
 @pytest.mark.parametrize(
     "values, refused",
     [
-        ({**PARTS, "link_tower_type": "add"}, None),
         ({**PARTS, "link_tower_shared": False, "model_type": None}, None),
-        ({**PARTS, "model_type": "bridgetower"}, None),
         ({**PARTS, "architectures": ["BridgeTowerForMaskedLM"]}, None),
         ({**PARTS, "link_tower_type": "add", "model_type": "blip"}, "'blip'"),
         ({**PARTS, "architectures": ["CLIPModel"]}, "CLIPModel"),

@@ -160,14 +160,8 @@ def test_objects_beside_a_state_dict_become_foreign(path):
         open_tensors(path)
 
 
-def float8():
-    return numbers(3).to(torch.float8_e4m3fn)
-
-
 ODD = {
     "complex": (lambda: torch.ones(2) * 1j, "ComplexFloatStorage"),
-    "negated": (lambda: (torch.ones(2) * 1j).conj().imag, "Complex|negated"),
-    "float8": (float8, "_rebuild_tensor_v3"),
     "sparse": (lambda: torch.eye(3).to_sparse(), "_rebuild_sparse_tensor"),
     "expanded": (lambda: torch.ones(1).expand(9, 9), "odd: Tensor of shape"),
     "a_number": (lambda: 3, "odd: int"),
