@@ -14,6 +14,7 @@ import transformers
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import array
+from builders import classifier_head
 from builders import difference
 from builders import slow_on
 
@@ -93,12 +94,9 @@ def linear(state, key, x):
 
 def numpy_head(state, key, x):
     """The authors' classifier in closed form."""
-    x = linear(state, f"{key}.0", x)
-    x = x - x.mean(-1, keepdims=True)
-    x = x / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-    w, b = (state[f"{key}.1.{part}"].numpy() for part in ("weight", "bias"))
-    x = torch.nn.functional.gelu(torch.tensor(x * w + b)).numpy()
-    return linear(state, f"{key}.3", x)
+    parts = [f"{i}.{part}" for i in (0, 1, 3) for part in ("weight", "bias")]
+    weights = [state[f"{key}.{part}"].numpy().T for part in parts]
+    return classifier_head(x, weights)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import peer
 import pytest
-import tokenizer_files
+import text_folders
 import torch
 import transformers
 from builders import FASTEST
@@ -168,14 +168,14 @@ def save(folder, repository, theirs):
     state[ids] = torch.arange(514)[None]
     torch.save(state, folder / "pytorch_model.bin")
     indent = None if repository.size == BASE else 4
-    tokenizer_files.dump(folder / "config.json", config(repository), indent)
-    tokenizer_files.dump(
-        folder / "preprocessor_config.json", image_processor(repository)
+    text_folders.dump(folder, "config.json", config(repository), indent)
+    text_folders.dump(
+        folder, "preprocessor_config.json", image_processor(repository)
     )
     form = "published" if indent is None else "published, indented"
     if repository.copy:
         form = "saved by transformers 4"
-    tokenizer_files.write(folder, form, *tokenizer_files.few_words())
+    text_folders.FORMS[form](folder, *text_folders.few_words())
     (folder / "README.md").write_text("# BridgeTower\n")
 
 
@@ -321,7 +321,7 @@ def test_raw_pictures_and_texts(hub):
     """The verb on a picture equals transformers on pixels of transformers 4."""
     folder, _, models = hub.folder(NAMES[3])
     side = REPOSITORIES[NAMES[3]].size[1]
-    words, merges = tokenizer_files.few_words()
+    words, merges = text_folders.few_words()
     peer_tokenizer = transformers.RobertaTokenizer(
         vocab=words, merges=[tuple(m.split(" ")) for m in merges]
     )

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import text_folders
-import tokenizer_files
 import transformers
 from builders import FASTEST
 
@@ -471,10 +470,10 @@ def test_clip_pads_as_its_file_says(folder_of, tmp_path):
     assert made["padding_mask"].tolist() == [1] * 4 + [0] * 5
 
 
-@pytest.mark.parametrize("form", tokenizer_files.FORMS)
+@pytest.mark.parametrize("form", text_folders.FORMS)
 def test_every_form_of_a_few_words(form, tmp_path):
-    words, merges = tokenizer_files.few_words()
-    tokenizer_files.write(tmp_path, form, words, merges)
+    words, merges = text_folders.few_words()
+    text_folders.FORMS[form](tmp_path, words, merges)
     ids = tokenizers.read(tmp_path, "roberta", 7)("two cat red")
     two, cat, red = words["two"], words["Ġcat"], words["Ġred"]
     assert ids.tolist() == [0, two, cat, red, 2, 1, 1]
@@ -482,10 +481,10 @@ def test_every_form_of_a_few_words(form, tmp_path):
 
 def test_tokenizer_json_comes_before_the_lists(tmp_path):
     """transformers does the same."""
-    words, merges = tokenizer_files.few_words()
-    tokenizer_files.write(tmp_path, "lists alone", words, merges[:3])
-    values = tokenizer_files.whole(words, merges)
-    tokenizer_files.dump(tmp_path / "tokenizer.json", values)
+    words, merges = text_folders.few_words()
+    text_folders.FORMS["lists alone"](tmp_path, words, merges[:3])
+    values = text_folders.whole(words, merges)
+    text_folders.dump(tmp_path, "tokenizer.json", values)
     ids = tokenizers.read(tmp_path, "roberta", 5)("two red")
     assert ids.tolist() == [0, words["two"], words["Ġred"], 2, 1]
 
@@ -498,8 +497,8 @@ def test_bert_tokenizer_json_without_type_is_read(tmp_path):
         "max_input_chars_per_word": 100,
         "vocab": {token: i for i, token in enumerate(tokens)},
     }
-    tokenizer_files.dump(tmp_path / "tokenizer.json", {"model": model})
-    tokenizer_files.dump(tmp_path / "config.json", {"model_type": "bert"})
+    text_folders.dump(tmp_path, "tokenizer.json", {"model": model})
+    text_folders.dump(tmp_path, "config.json", {"model_type": "bert"})
     found = unimodal.tokenizer(tmp_path, sequence_length=7)
     assert found("Two cats").tolist() == [2, 5, 6, 7, 3, 0, 0]
 

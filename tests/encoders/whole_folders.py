@@ -7,7 +7,6 @@ the files of its own tokenizer.
 import json
 
 import text_folders
-import tokenizer_files
 import transformers
 from peers import randomised
 from peers_first import DEBERTA
@@ -112,7 +111,7 @@ def write_image(folder, kind):
 def write_text(folder, kind):
     """Write the folder of a text encoder of a model type."""
     if kind == "roberta":
-        tokenizer_files.write(folder, "published", *tokenizer_files.few_words())
+        text_folders.FORMS["published"](folder, *text_folders.few_words())
     elif kind == "bert":
         text_folders.word_pieces(folder)
     else:
