@@ -113,13 +113,6 @@ def check(source, folder, seed):
     return loaded
 
 
-def link(path, where):
-    """Put a link in place of a file that is moved elsewhere."""
-    where.mkdir(exist_ok=True)
-    path.rename(where / path.name)
-    path.symlink_to(where / path.name)
-
-
 @pytest.mark.parametrize(
     "name", ["config.json", "model.safetensors", "merges.txt", "vocab.json"]
 )
@@ -130,7 +123,8 @@ def test_links_out_of_a_folder_are_rejected(
     folder = tmp_path / "theirs"
     shutil.copytree(sources / "theirs", folder)
     (folder / name).touch()
-    link(folder / name, tmp_path / "elsewhere")
+    (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(tmp_path / name)
     readers = [cache.open_checkpoint, cache.open_converted]
     if name in ("config.json", "vocab.json"):
         readers += [unimodal.text_encoder, unimodal.tokenizer]
