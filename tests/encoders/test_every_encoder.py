@@ -90,7 +90,6 @@ QUICK = [
 SOME = pytest.mark.parametrize(
     "pair", long_but(sorted(few_pairs()), *QUICK), ids="-".join
 )
-BATCH_NORMS = ("efficientnet", "resnet")
 # DINOv3 has other names of its projections.
 PROJECTIONS = {"query", "value", "q_proj", "v_proj"}
 
@@ -120,15 +119,15 @@ def folder(tmp_path_factory):
 def opened(folder):
     """A function from a pair to a new task."""
 
-    def made(pair, cls=kbt.BridgeTowerVQA, **kwargs):
+    def made(pair):
         image, text = pair
         # The files of ResNet tell no size.
-        values = {"image_size": whole_folders.SIDE, **SIZES, **kwargs}
+        values = {"image_size": whole_folders.SIDE, "answers": ANSWERS, **SIZES}
         if is_pyramid(image):
             values["projections"] = "per_layer"
             values["with_classifier"] = image.endswith("classes")
         folders = folder("image", image), folder("text", text)
-        return cls.from_encoders(*folders, **values)
+        return kbt.BridgeTowerVQA.from_encoders(*folders, **values)
 
     return made
 
@@ -139,7 +138,7 @@ def trained(opened):
 
     @functools.cache
     def made(pair):
-        task = eager(opened(pair, answers=ANSWERS), keras.optimizers.Adam(0.01))
+        task = eager(opened(pair), keras.optimizers.Adam(0.01))
         x, y = raw(4)
         losses = task.fit(x, y, batch_size=4, epochs=4, verbose=0)
         losses = losses.history["loss"]
@@ -194,17 +193,9 @@ def test_maps_have_one_value_for_each_patch(pair, trained):
         assert seen.whole.sum() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "pair",
-    long_but(
-        # Random variances of batch norms would be negative.
-        [p for p in sorted(few_pairs()) if not p[0].startswith(BATCH_NORMS)],
-        *QUICK,
-    ),
-    ids="-".join,
-)
+@SOME
 def test_adapters_change_the_outputs(pair, opened):
-    task = randomise(opened(pair, answers=ANSWERS))
+    task = randomise(opened(pair), 0.05)
     model, x = task.backbone, features_of(task)
     before = run(model, x)
     model.enable_lora(2)
@@ -224,7 +215,7 @@ def test_adapters_change_the_outputs(pair, opened):
 @SOME
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_frozen_towers_do_not_move_and_int8_is_saved(pair, opened, tmp_path):
-    task = randomise(opened(pair, answers=ANSWERS), 0.05)
+    task = randomise(opened(pair), 0.05)
     body, x = task.backbone, features_of(task)
     towers = body.image_tower, body.text_tower
     for tower in towers:
@@ -245,7 +236,7 @@ def test_frozen_towers_do_not_move_and_int8_is_saved(pair, opened, tmp_path):
 def test_recomputed_blocks_give_the_same_step(pair, opened):
     def stepped(prepare):
         keras.utils.set_random_seed(0)
-        task = randomise(opened(pair, answers=ANSWERS))
+        task = randomise(opened(pair))
         prepare(task.backbone)
         task.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
         task.fit(*raw(), shuffle=False, verbose=0)
@@ -275,10 +266,6 @@ def test_embeddings_differ_for_every_text_and_picture(pair, trained):
     for rows in found:
         apart = np.linalg.norm(rows[:, None] - rows, axis=-1)
         assert (apart + np.eye(4)).min() > 1e-3
-    given = features_of(trained(pair))
-    given["token_ids"][0, 1] = backbone.text_encoder.vocabulary_size
-    with pytest.raises(ValueError, match="`token_ids` must hold integers"):
-        trained(pair)(given)
 
 
 @pytest.mark.filterwarnings("ignore")
