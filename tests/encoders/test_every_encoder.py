@@ -266,6 +266,10 @@ def test_embeddings_differ_for_every_text_and_picture(pair, trained):
     for rows in found:
         apart = np.linalg.norm(rows[:, None] - rows, axis=-1)
         assert (apart + np.eye(4)).min() > 1e-3
+    given = features_of(trained(pair))
+    given["token_ids"][0, 1] = backbone.text_encoder.vocabulary_size
+    with pytest.raises(ValueError, match="`token_ids` must hold integers"):
+        trained(pair)(given)
 
 
 @pytest.mark.filterwarnings("ignore")
