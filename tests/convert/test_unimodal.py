@@ -21,7 +21,13 @@ from keras_bridgetower.encoders.registry import get_entry
 from keras_bridgetower.models.positions import resize_positions
 from keras_bridgetower.presets.errors import ConversionError
 
-pytestmark = LONG_ELSEWHERE
+pytestmark = [
+    LONG_ELSEWHERE,
+    # KerasHub leaves its files open.
+    pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 def test_a_file_of_another_model_is_no_clip(tmp_path):
