@@ -25,6 +25,8 @@ from keras_bridgetower.presets.errors import ConversionError
 pytestmark = LONG_ELSEWHERE
 
 OWN = {"image_mean": [0.4, 0.5, 0.7], "image_std": [0.2, 0.3, 0.25]}
+RAW = {"image_mean": [123, 116, 103], "image_std": [58, 57, 60]}
+HALF = {"rescale_factor": 1 / 127.5}
 SIDE = {"height": 40, "width": 40}
 LARGER = {"height": 47, "width": 47}
 SHORT = {"shortest_edge": 64}
@@ -44,29 +46,15 @@ PROCESSORS = {
         {"size": LARGER, "crop_size": SIDE, "do_center_crop": True},
     ),
     "vit": ("ViT", {"size": SIDE, "resample": 5, **OWN}),
-    "vit of raw values": (
-        "ViT",
-        {
-            "size": SIDE,
-            "do_rescale": False,
-            "image_mean": [123, 116, 103],
-            "image_std": [58, 57, 60],
-        },
-    ),
+    "vit of raw values": ("ViT", {"size": SIDE, "do_rescale": False, **RAW}),
     "deit": ("DeiT", {"size": LARGER, "crop_size": SIDE, **OWN}),
     "efficientnet": (
         "EfficientNet",
-        {
-            "size": SIDE,
-            "resample": 0,
-            "rescale_factor": 1 / 127.5,
-            "rescale_offset": True,
-            **OWN,
-        },
+        {"size": SIDE, "resample": 0, "rescale_offset": True, **HALF, **OWN},
     ),
     "efficientnet without top": (
         "EfficientNet",
-        {"size": LARGER, "include_top": False, "rescale_factor": 1 / 127.5},
+        {"size": LARGER, "include_top": False, **HALF},
     ),
     "convnext": ("ConvNext", edge(40, **OWN)),
     "resnet": ("ConvNext", edge(41, crop_pct=0.9)),
@@ -146,6 +134,7 @@ def test_another_side_keeps_the_ratio_of_the_crop(
 
 
 NAMED = "image_processor_type"
+ONE_MEAN = {"image_mean": 0.4, "do_center_crop": True}
 
 
 @pytest.mark.parametrize(
@@ -157,14 +146,7 @@ NAMED = "image_processor_type"
         ("ViT", {NAMED: "ViTImageProcessor", "crop_size": None, "size": 30}),
         ("Siglip", {NAMED: "SiglipImageProcessor"}),
         ("ConvNext", {NAMED: "ConvNextImageProcessor"}),
-        (
-            "EfficientNet",
-            {
-                NAMED: "EfficientNetImageProcessor",
-                "image_mean": 0.4,
-                "do_center_crop": True,
-            },
-        ),
+        ("EfficientNet", {NAMED: "EfficientNetImageProcessor", **ONE_MEAN}),
     ],
 )
 def test_what_a_file_omits_is_that_of_the_class(cls, written, tmp_path):
