@@ -157,7 +157,7 @@ def largest_kept(function, *inputs):
     return max(kept, default=0), backward(np.cos(outputs))
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ["siglip", "roberta"])
 def test_encoders_keep_no_weights_of_attention(name):
     import jax
 

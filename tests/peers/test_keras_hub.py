@@ -206,7 +206,6 @@ def classified():
 
 BACKBONES = {
     "BridgeTowerBackbone": whole(),
-    "BridgeTowerBackbone, static": whole(bridge="static_manager"),
     "BridgeTowerBackbone, adaptive": whole(bridge="adaptive_manager"),
     "BridgeTowerBackbone, merged": whole(
         projections="per_layer",
