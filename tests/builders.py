@@ -83,10 +83,6 @@ def bert(width=24, layers=3, **kwargs):
     )
 
 
-IMAGE_ENCODERS = {"clip": clip, "vit": vit, "deit": deit}
-TEXT_ENCODERS = {"roberta": roberta, "bert": bert}
-
-
 def backbone(image_encoder=None, text_encoder=None, **kwargs):
     values = dict(hidden_dim=16, num_heads=2, num_layers=2, dropout=0.0)
     return kbt.BridgeTowerBackbone(

@@ -1,14 +1,24 @@
-"""What differs by backend gives the same numbers on each."""
+"""What differs by backend, and recomputed activations: the same numbers."""
 
 import keras
 import numpy as np
 import pytest
+from builders import ANSWERS
+from builders import FASTEST
 from builders import array
-from builders import difference
+from builders import assert_same_weights
+from builders import backbone
+from builders import clip
+from builders import features
+from builders import randomise
+from builders import roberta
+from builders import slow_on
 from keras import ops
 
+import keras_bridgetower as kbt
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend.keras_private.variables import temporary_values
+from keras_bridgetower.training import planning
 
 
 def test_gradients():
@@ -16,22 +26,6 @@ def test_gradients():
     found = backend_ops.gradients(lambda xs: ops.sum(xs[0] ** 3), [x, unused])
     np.testing.assert_allclose(found[0], 3 * x**2, rtol=1e-6)
     np.testing.assert_array_equal(found[1], np.zeros(3))
-
-
-def test_lookup_and_its_gradient():
-    table = np.arange(12, dtype="float32").reshape(4, 3)
-    ids = np.array([[1, 1, 3], [1, 0, 3]], "int32")
-    weights = np.random.default_rng(0).normal(size=(2, 3, 3)).astype("float32")
-    assert difference(backend_ops.lookup(table, ids), table[ids]) == 0
-    (found,) = backend_ops.gradients(
-        lambda ts: ops.sum(
-            ops.multiply(backend_ops.lookup(ts[0], ids), weights)
-        ),
-        [table],
-    )
-    expected = np.zeros_like(table)
-    np.add.at(expected, ids, weights)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_an_adam_step_sees_the_sum_of_repeated_rows():
@@ -63,3 +57,60 @@ def test_gathered_weights_can_be_read():
     assert backend_ops.local_part(variable).tolist() == [0, 0, 0]
     with temporary_values([variable], [np.arange(3, dtype="float32")]):
         assert backend_ops.local_part(variable).tolist() == [0, 1, 2]
+
+
+def answering(model):
+    y = np.eye(4, dtype="float32")[:3]
+    return kbt.BridgeTowerVQA(model, answers=ANSWERS), features(model), y
+
+
+def filling(model):
+    """A task that reads only the text: the last layer skips the image."""
+    x = {**features(model), "mask_positions": np.array([[1, 2]] * 3, "int32")}
+    return kbt.BridgeTowerMaskedLM(model), x, x["token_ids"][:, 1:3]
+
+
+# Compiling takes long; tests of every encoder have the others.
+CASES = {
+    "jax": [answering],
+    "tensorflow": [filling],
+    "torch": [answering, filling],
+}[keras.config.backend()]
+
+
+def trained(make, prepare):
+    """Return the variables after two steps with dropout, and the losses."""
+    keras.utils.set_random_seed(0)
+    text = roberta(layers=1, dropout=0.3)
+    model = backbone(clip(layers=1), text, num_layers=1, dropout=0.3)
+    task, x, y = make(randomise(model))
+    prepare(model)
+    jit = keras.config.backend() == "jax"
+    task.compile(keras.optimizers.SGD(0.1), jit_compile=jit)
+    history = task.fit(x, y, epochs=2, batch_size=3, verbose=0).history
+    return [array(v).astype("float64") for v in task.variables], history["loss"]
+
+
+def checkpointed(model):
+    model.checkpoint_activations()
+
+
+@slow_on("tensorflow", "jax")
+@pytest.mark.parametrize("make", CASES)
+def test_recomputation_does_not_change_training(make):
+    plain, losses = trained(make, lambda model: None)
+    made, others = trained(make, checkpointed)
+    # Including seed generators: the same number of masks was drawn.
+    assert_same_weights(plain, made, most=1e-6)
+    np.testing.assert_allclose(losses, others, rtol=1e-6)
+
+
+@FASTEST
+def test_recomputation_keeps_fewer_activations():
+    def kept(prepare):
+        model = backbone(dropout=0.3)
+        prepare(model)
+        return planning.activation_bytes(model, features(model))
+
+    plain = kept(lambda model: None)
+    assert kept(checkpointed) < plain / 3

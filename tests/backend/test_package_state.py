@@ -100,14 +100,14 @@ def defined_in(tree):
 
 
 def test_private_names_of_keras_are_in_one_folder():
-    own = {name for tree in trees().values() for name in defined_in(tree)}
-    overridden = {name for _, name in OVERRIDDEN}
+    known = {name for tree in trees().values() for name in defined_in(tree)}
+    known |= {name for _, name in OVERRIDDEN}
     odd = [
         (path, f"{owner}.{name}")
         for path, tree in trees().items()
         if not path.startswith(PRIVATE)
         for owner, name in named_in(tree)
-        if name not in own | overridden
+        if name not in known
         and not any(owner == o and name.startswith(n) for o, n in FOREIGN)
     ]
     assert odd == []

@@ -111,9 +111,8 @@ def test_damaged_digests_are_ignored(source, converting, home):
         remembered.write_bytes(damage)
         assert converted(source) == folder
     mark, _ = cache._file_states(source)[source / "pytorch_model.bin"]
-    for digest in (3, ["a"], "short", "g" * 64):
-        remembered.write_text(json.dumps({mark: digest}))
-        assert converted(source) == folder
+    remembered.write_text(json.dumps({mark: "g" * 64}))
+    assert converted(source) == folder
     assert converting() == 1
 
 

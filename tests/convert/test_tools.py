@@ -4,7 +4,6 @@ import json
 import sys
 
 import check_published
-import checkpoints
 import official
 import pytest
 from builders import FASTEST
@@ -18,10 +17,9 @@ pytestmark = FASTEST
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_convert_and_export(tmp_path, run):
-    checkpoints.with_all_heads(tmp_path / "theirs")
+def test_convert_and_export(three_heads, tmp_path, run):
     preset, back = tmp_path / "preset", tmp_path / "back"
-    printed = run("convert", tmp_path / "theirs", preset, "--verify").out
+    printed = run("convert", three_heads[0], preset, "--verify").out
     assert "itm, mlm, itc" in printed
     assert "tensors equal to the bit\t318" in printed
     found = json.loads(run("export", preset, back, "--verify", "--json").out)

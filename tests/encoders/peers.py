@@ -1,11 +1,6 @@
-"""Tiny models of `transformers`, the peers of our encoders.
-
-Each module `peers_*.py` beside this one lists the peers of a family in `PEERS`.
-"""
+"""Tiny models of `transformers`, the peers of our encoders."""
 
 import dataclasses
-import importlib
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -34,7 +29,6 @@ class Peer:
         masked: bool, whether the encoder hides padding. If not, states at
             padding are compared too.
         resizes: bool, whether `states` takes pictures of another size.
-        larger: float, ratio of a larger size that our encoder reads.
         summary: str, with which row 0 is the encoder's own, where the default
             replaces it.
     """
@@ -48,7 +42,6 @@ class Peer:
     length: int = LENGTH
     masked: bool = True
     resizes: bool = True
-    larger: float = 2
     summary: str | None = None
 
     def __str__(self):
@@ -98,15 +91,7 @@ def count(*modules, without=()):
     return sum(found.values())
 
 
-def with_norm(states, norm):
-    """Return states after a final norm, as arrays."""
+def with_norm(states, norm=None):
+    """Return states, after a final norm if there is one, as arrays."""
     with torch.no_grad():
-        return [norm(x).numpy() for x in states]
-
-
-def all_peers():
-    """Return the peers of every family."""
-    found = []
-    for path in sorted(pathlib.Path(__file__).parent.glob("peers_*.py")):
-        found += importlib.import_module(path.stem).PEERS
-    return found
+        return [(norm(x) if norm else x).numpy() for x in states]

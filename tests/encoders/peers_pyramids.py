@@ -132,8 +132,6 @@ PEERS = [
         lambda: efficientnet(20, [4]),
         efficientnet_states,
         image_size=20,
-        # With 40 no block would halve an odd side.
-        larger=1.4,
     ),
     *(
         pyramid(

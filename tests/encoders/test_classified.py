@@ -1,7 +1,8 @@
-"""The classifier of an image encoder as its highest state, in backbones."""
+"""Feature pyramids in backbones, and a classifier as the highest state."""
 
 import json
 import shutil
+import types
 
 import copies
 import keras
@@ -17,18 +18,22 @@ from builders import assert_same_weights
 from builders import backbone
 from builders import clip
 from builders import difference
+from builders import eager
 from builders import features
+from builders import moved
+from builders import preprocessor
 from builders import randomise
+from builders import raw
 from builders import resnet
 from builders import roberta
 from builders import run
 from builders import run_once
 from builders import some_everywhere
 from peers import pixels
-from peers_pyramids import moving
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
+from keras_bridgetower.distribution.strategy import check_batch_norms
 from keras_bridgetower.encoders.classified import ClassifiedEncoder
 from keras_bridgetower.presets.errors import ConversionError
 from keras_bridgetower.presets.errors import PresetError
@@ -49,15 +54,10 @@ def classified():
 
 
 def of_transformers(kind, folder):
-    """A tiny classifier of `transformers`, saved to a folder."""
-    values, _, _ = whole_folders.IMAGES[kind]
-    config = transformers.AutoConfig.for_model(
-        kind, **values, num_labels=CLASSES
-    )
+    """A tiny classifier of `transformers` of two classes, in a folder."""
+    whole_folders.write_image(folder, f"{kind} classes")
     cls = transformers.AutoModelForImageClassification
-    model = moving(cls.from_config(config))
-    model.save_pretrained(folder)
-    return model
+    return cls.from_pretrained(folder).eval()
 
 
 def logits_of(encoder):
@@ -98,33 +98,30 @@ def test_classes_are_those_of_the_peer(kind, tmp_path):
     assert difference(both[0][1], both[1][1]) == 0
 
 
-NAMES = {"efficientnet": "classifier", "resnet": "classifier.1"}
+WEIGHT, BIAS = "classifier.1.weight", "classifier.1.bias"
 
 
 @FASTEST
-@pytest.mark.parametrize("kind", NAMES)
-def test_files_without_a_classifier_give_one_error(kind, tmp_path):
-    of_transformers(kind, tmp_path)
-    weight, bias = (f"{NAMES[kind]}.{part}" for part in ("weight", "bias"))
-    published = copies.tensors(tmp_path)
-    for change in (
-        {weight: None, bias: None},
-        {weight: torch.ones(CLASSES, 7)},
-        {weight: torch.ones(())},
-        {bias: torch.ones(CLASSES, 1)},
-    ):
+@pytest.mark.parametrize(
+    "changed, found",
+    [
+        ({WEIGHT: None, BIAS: None}, "weight: missing"),
+        ({WEIGHT: torch.ones(2, 7)}, r"weight: \(2, 7\)"),
+        ({WEIGHT: torch.ones(())}, r"weight: \(\)"),
+        ({BIAS: torch.ones(2, 1)}, r"bias: \(2, 1\)"),
+    ],
+)
+def test_files_without_a_classifier_give_one_error(changed, found, tmp_path):
+    of_transformers("resnet", tmp_path)
 
-        def set_all(state, change=change):
-            state.clear()
-            changed = {**published, **change}
-            state.update({k: x for k, x in changed.items() if x is not None})
+    def change(state):
+        state.update(changed)
+        for name in (name for name in changed if changed[name] is None):
+            del state[name]
 
-        copies.edit_tensors(tmp_path, set_all)
-        with pytest.raises(ConversionError, match="needs a `transfo.*") as info:
-            unimodal.image_encoder(tmp_path, with_classifier=True)
-        name, value = next(iter(change.items()))
-        found = "missing" if value is None else str(tuple(value.shape))
-        assert f"{name}: {found}" in str(info.value)
+    copies.edit_tensors(tmp_path, change)
+    with pytest.raises(ConversionError, match=f"needs a `transfo.*{found}"):
+        unimodal.image_encoder(tmp_path, with_classifier=True)
 
 
 @FASTEST
@@ -190,47 +187,76 @@ def test_configurations_hold_no_counters(saved):
         assert part["config"].keys() & {"name", "trainable"} == set()
 
 
-LAMBDA = {
-    "module": "keras.layers",
-    "class_name": "Lambda",
-    "config": {},
-    "registered_name": None,
-}
-# What the file names as the encoder, and words of the error.
-NESTED = {
-    "no encoder": (lambda spec: LAMBDA, "must be a class"),
-    "deeper": (lambda spec: holding(spec, LAMBDA), "must be a class"),
-    "a classifier": (lambda spec: spec, "classes"),
-    "too large": (lambda spec: large(spec["config"]["encoder"]), "at most"),
-    "no maps": (
-        lambda spec: keras.saving.serialize_keras_object(clip()),
-        "must have maps",
-    ),
-}
+LAMBDA = {"module": "keras.layers", "class_name": "Lambda", "config": {}}
 
 
-def holding(spec, encoder):
-    return {**spec, "config": {**spec["config"], "encoder": encoder}}
+def with_code(inner):
+    inner["encoder"] = {**LAMBDA, "registered_name": None}
 
 
-def large(spec):
-    sizes = {"image_shape": [10**9, 10**9, 3]}
-    return {**spec, "config": {**spec["config"], **sizes}}
+def of_huge_images(inner):
+    inner["encoder"]["config"]["image_shape"] = [10**9, 10**9, 3]
 
 
 @FASTEST
 @pytest.mark.filterwarnings("ignore:The preset .* has no manifest")
-@pytest.mark.parametrize("case", NESTED)
-def test_other_encoders_are_refused(case, saved, tmp_path):
-    change, words = NESTED[case]
+@pytest.mark.parametrize(
+    "change, words",
+    [(with_code, "must be a class"), (of_huge_images, "at most")],
+)
+def test_other_encoders_are_refused(change, words, saved, tmp_path):
     folder = shutil.copytree(saved[1], tmp_path / "preset")
     (folder / "manifest.json").unlink()
-
-    def nest(file):
-        values = file["config"]
-        spec = values["image_encoder"]
-        values["image_encoder"] = holding(spec, change(spec))
-
-    copies.edit(folder / "config.json", nest)
+    copies.edit(
+        folder / "config.json",
+        lambda file: change(file["config"]["image_encoder"]["config"]),
+    )
     with pytest.raises(PresetError, match=rf"config\.json.*{words}"):
         kbt.BridgeTowerBackbone.from_preset(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files of an encoder of three blocks and top layers."""
+    return whole_folders.write_image(
+        tmp_path_factory.mktemp("encoders"), "efficientnet"
+    )
+
+
+def pair(folder, **kwargs):
+    values = {"num_layers": 4, "projections": "per_layer"} | kwargs
+    encoder = unimodal.image_encoder(folder)
+    return backbone(encoder, roberta(layers=4), **values)
+
+
+@LONG_ELSEWHERE
+def test_default_taps_have_several_widths_and_one_grid(folder):
+    made = pair(folder)
+    states = run(made.image_tower, features()["images"])
+    assert [x.shape[1:] for x in states] == [
+        (65, width) for width in (8, 16, 24, 640)
+    ]
+    # Blocks with attention only: a second run would count statistics twice.
+    assert not made.image_tower.blocks
+    made.checkpoint_activations()
+    with pytest.raises(ValueError, match="must be 'per_layer'"):
+        pair(folder, projections="shared")
+
+
+@LONG_ELSEWHERE
+def test_training_moves_statistics_unless_the_tower_is_frozen(folder):
+    """Several replicas would each have their own."""
+    replicas = types.SimpleNamespace(count=2, device_name="2 replicas")
+    task = kbt.BridgeTowerVQA(pair(folder), preprocessor())
+    with pytest.raises(ValueError, match="10 batch norms"):
+        check_batch_norms(task, replicas)
+    paths = {w.path for w in task.weights if "moving_" in w.path}
+    assert len(paths) == 20
+
+    def step():
+        eager(task).fit(*raw(), verbose=0)
+
+    assert paths <= moved(task, step)
+    task.backbone.image_tower.trainable = False
+    check_batch_norms(task, replicas)
+    assert not paths & moved(task, step)

@@ -80,21 +80,16 @@ def pairs():
 
 
 EVERY = pytest.mark.parametrize("pair", list(pairs()))
-# A file of Keras holds the same configuration and weights as a preset.
-SAVED_BY_KERAS = [("swin", "siglip"), ("deit", "electra")]
 FEW = pytest.mark.parametrize("pair", sorted(few_pairs()), ids="-".join)
 # A block that is called twice, attention of its own, and texts of one length.
 QUICK = [
     ("dinov2_with_registers", "albert"),
     ("dinov3_vit", "deberta-v2"),
-    ("siglip", "bert"),
     ("swin", "siglip"),
-    ("resnet classes", "roberta"),
 ]
 SOME = pytest.mark.parametrize(
     "pair", long_but(sorted(few_pairs()), *QUICK), ids="-".join
 )
-BATCH_NORMS = ("efficientnet", "resnet")
 # DINOv3 has other names of its projections.
 PROJECTIONS = {"query", "value", "q_proj", "v_proj"}
 
@@ -124,15 +119,15 @@ def folder(tmp_path_factory):
 def opened(folder):
     """A function from a pair to a new task."""
 
-    def made(pair, cls=kbt.BridgeTowerVQA, **kwargs):
+    def made(pair):
         image, text = pair
         # The files of ResNet tell no size.
-        values = {"image_size": whole_folders.SIDE, **SIZES, **kwargs}
+        values = {"image_size": whole_folders.SIDE, "answers": ANSWERS, **SIZES}
         if is_pyramid(image):
             values["projections"] = "per_layer"
             values["with_classifier"] = image.endswith("classes")
         folders = folder("image", image), folder("text", text)
-        return cls.from_encoders(*folders, **values)
+        return kbt.BridgeTowerVQA.from_encoders(*folders, **values)
 
     return made
 
@@ -143,7 +138,7 @@ def trained(opened):
 
     @functools.cache
     def made(pair):
-        task = eager(opened(pair, answers=ANSWERS), keras.optimizers.Adam(0.01))
+        task = eager(opened(pair), keras.optimizers.Adam(0.01))
         x, y = raw(4)
         losses = task.fit(x, y, batch_size=4, epochs=4, verbose=0)
         losses = losses.history["loss"]
@@ -164,41 +159,21 @@ def test_a_task_is_trained_and_saved(pair, trained, tmp_path):
     x, _ = raw(4)
     answers = task.answer(x["images"], x["text"])
     task.save_to_preset(tmp_path / "preset")
-    copies = [kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")]
-    if pair in SAVED_BY_KERAS:
-        task.save(tmp_path / "task.keras")
-        copies.append(keras.saving.load_model(tmp_path / "task.keras"))
-    for copy in copies:
-        found = copy.answer(x["images"], x["text"])
-        for ((name, score),), ((other, wanted),) in zip(
-            found, answers, strict=True
-        ):
-            # XLA compiles each model anew.
-            assert name == other and abs(score - wanted) <= 1e-6
-    half = kbt.BridgeTowerVQA.from_preset(
-        tmp_path / "preset", dtype="mixed_bfloat16"
-    )
-    expected = run(task, features_of(task))
-    found = run(half, features_of(task))
-    scale = np.abs(expected).max()
-    assert 0 < difference(found, expected) <= 0.05 * scale
-
-
-@EVERY
-def test_pairs_are_ranked_from_cached_towers(pair, trained):
-    backbone, made = trained(pair).backbone, trained(pair).preprocessor
-    task = kbt.BridgeTowerRetrieval(
-        backbone,
-        kbt.BridgeTowerRetrievalPreprocessor(
-            made.tokenizer, made.image_converter, features=made.features
-        ),
-    )
-    x, _ = raw(3)
-    images, texts = list(x["images"]), x["text"]
-    found = task.rank(images, texts, verbose=0)
-    each = [(image, text) for image in images for text in texts]
-    expected = task.score(*map(list, zip(*each, strict=True)))
-    assert difference(found, expected.reshape(3, 3)) <= 1e-5
+    copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    found = copy.answer(x["images"], x["text"])
+    for ((name, score),), ((other, wanted),) in zip(
+        found, answers, strict=True
+    ):
+        # XLA compiles each model anew.
+        assert name == other and abs(score - wanted) <= 1e-6
+    if pair in QUICK:
+        half = kbt.BridgeTowerVQA.from_preset(
+            tmp_path / "preset", dtype="mixed_bfloat16"
+        )
+        expected = run(task, features_of(task))
+        found = run(half, features_of(task))
+        scale = np.abs(expected).max()
+        assert 0 < difference(found, expected) <= 0.05 * scale
 
 
 @EVERY
@@ -218,34 +193,11 @@ def test_maps_have_one_value_for_each_patch(pair, trained):
         assert seen.whole.sum() == pytest.approx(1, abs=1e-5)
 
 
-@EVERY
-def test_hidden_tokens_are_filled(pair, opened):
-    task = opened(pair, kbt.BridgeTowerMaskedLM)
-    x, _ = raw(4)
-    train = functools.partial(eager(task).fit, x, batch_size=4, verbose=0)
-    if pair[1] in whole_folders.WITHOUT_MASK:
-        with pytest.raises(ValueError, match="must have a mask token"):
-            train()
-        return
-    assert np.isfinite(train().history["loss"]).all()
-    texts = ["is it <mask>?", "<mask>"]
-    filled, guesses = task.fill_mask(list(x["images"][:2]), texts)
-    assert len(filled) == len(guesses) == 2
-
-
-@pytest.mark.parametrize(
-    "pair",
-    long_but(
-        # Random variances of batch norms would be negative.
-        [p for p in sorted(few_pairs()) if not p[0].startswith(BATCH_NORMS)],
-        *QUICK,
-    ),
-    ids="-".join,
-)
-def test_adapters_change_the_outputs_and_are_saved(pair, opened, tmp_path):
-    task = randomise(opened(pair, answers=ANSWERS))
+@SOME
+def test_adapters_change_the_outputs(pair, opened):
+    task = randomise(opened(pair), 0.05)
     model, x = task.backbone, features_of(task)
-    start, before = model.get_weights(), run(model, x)
+    before = run(model, x)
     model.enable_lora(2)
     trained = {id(w) for w in model.trainable_weights}
     for tower in (model.image_tower, model.text_tower):
@@ -258,17 +210,12 @@ def test_adapters_change_the_outputs_and_are_saved(pair, opened, tmp_path):
     changed = run(model, x)
     assert difference(before["text"], changed["text"]) > 1e-3
     assert difference(before["image"], changed["image"]) > 1e-3
-    model.save_lora_weights(tmp_path / "mine.lora.h5")
-    copy = opened(pair, answers=ANSWERS).backbone
-    copy.set_weights(start)
-    copy.load_lora_weights(tmp_path / "mine.lora.h5")
-    assert difference(run(copy, x), changed) <= 1e-5
 
 
 @SOME
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_frozen_towers_do_not_move_and_int8_is_saved(pair, opened, tmp_path):
-    task = randomise(opened(pair, answers=ANSWERS), 0.05)
+    task = randomise(opened(pair), 0.05)
     body, x = task.backbone, features_of(task)
     towers = body.image_tower, body.text_tower
     for tower in towers:
@@ -289,7 +236,7 @@ def test_frozen_towers_do_not_move_and_int8_is_saved(pair, opened, tmp_path):
 def test_recomputed_blocks_give_the_same_step(pair, opened):
     def stepped(prepare):
         keras.utils.set_random_seed(0)
-        task = randomise(opened(pair, answers=ANSWERS))
+        task = randomise(opened(pair))
         prepare(task.backbone)
         task.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
         task.fit(*raw(), shuffle=False, verbose=0)

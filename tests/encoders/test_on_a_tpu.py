@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from builders import array
 from builders import randomise
+from formulas import softmax
 from keras import ops
 
 import keras_bridgetower as kbt
@@ -57,9 +58,8 @@ def by_softmax(
         scores = np.where(np.asarray(mask), scores, -np.inf)
     if is_causal:
         scores = np.where(np.tril(np.ones(scores.shape[2:])), scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
-    return np.einsum("bhqk,bkhd->bqhd", weights, value).astype("float32")
+    mixed = np.einsum("bhqk,bkhd->bqhd", softmax(scores), value)
+    return mixed.astype("float32")
 
 
 def expected(function, *args):
@@ -157,7 +157,7 @@ def largest_kept(function, *inputs):
     return max(kept, default=0), backward(np.cos(outputs))
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ["siglip", "roberta"])
 def test_encoders_keep_no_weights_of_attention(name):
     import jax
 

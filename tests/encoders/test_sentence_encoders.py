@@ -9,11 +9,11 @@ import peers
 import pytest
 import torch
 import transformers
+import whole_folders
 from builders import FASTEST
 from builders import array
 from builders import difference
 from builders import run
-from peers_first import IMAGE
 from peers_first import TEXT
 
 import keras_bridgetower as kbt
@@ -84,14 +84,8 @@ def test_the_mean_of_a_sentence_encoder_stands_at_row_0(tmp_path):
 
 @FASTEST
 def test_a_task_keeps_the_pooling(tmp_path):
-    image = tmp_path / "image"
-    vit = transformers.ViTModel(transformers.ViTConfig(**IMAGE))
-    vit.save_pretrained(image)
-    transformers.ViTImageProcessorPil(
-        size={"height": 32, "width": 32}
-    ).save_pretrained(image)
-    text = tmp_path / "text"
-    save(text, {"pooling_mode_max_tokens": True})
+    image = whole_folders.write_image(tmp_path / "image", "vit")
+    text = save(tmp_path / "text", {"pooling_mode_max_tokens": True})
     values = dict(hidden_dim=16, num_heads=2, num_layers=2)
 
     def summary(**kwargs):
@@ -118,46 +112,35 @@ def test_the_published_minilm_gives_its_own_embeddings():
 
 
 @FASTEST
-@pytest.mark.parametrize(
-    "pooling, summary",
-    [
-        ({"pooling_mode_mean_tokens": True}, "mean"),
+def test_poolings_have_a_summary(tmp_path):
+    for pooling, summary in (
         ({"pooling_mode_cls_token": True, "pooling_mode_max": False}, "start"),
         ({"pooling_mode_lasttoken": True}, "end"),
         ({"pooling_mode": "cls"}, "start"),
-    ],
-)
-def test_poolings_have_a_summary(pooling, summary, tmp_path):
-    save_modules(tmp_path, pooling)
-    assert unimodal.text_summary(tmp_path) == summary
-
-
-MEAN = {"pooling_mode": "mean"}
-TWO = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
+    ):
+        save_modules(tmp_path, pooling)
+        assert unimodal.text_summary(tmp_path) == summary
 
 
 @FASTEST
-@pytest.mark.parametrize(
-    "pooling, kinds, words",
-    [
-        ({"pooling_mode_max_tokens": True}, ("Pooling",), "max_tokens"),
-        (TWO, ("Pooling",), "cls_token.*mean_tokens"),
-        ({}, ("Pooling",), "must be one of"),
-        (MEAN, ("Pooling", "Dense"), "Dense"),
-        (None, (), "modules.json"),
-    ],
-)
-def test_other_poolings_are_rejected(pooling, kinds, words, tmp_path):
-    if pooling is not None:
-        save_modules(tmp_path, pooling, ("Transformer", *kinds))
-    with pytest.raises(ConversionError, match=words):
-        unimodal.text_summary(tmp_path)
+def test_other_poolings_are_rejected(tmp_path):
+    def check(words):
+        with pytest.raises(ConversionError, match=words):
+            unimodal.text_summary(tmp_path)
 
-
-@FASTEST
-def test_a_pooling_outside_of_the_folder_is_rejected(tmp_path):
-    save_modules(tmp_path, {"pooling_mode": "mean"})
+    check("modules.json")
+    two = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
+    for pooling, words in (
+        ({"pooling_mode_max_tokens": True}, "max_tokens"),
+        (two, "cls_token.*mean_tokens"),
+        ({}, "must be one of"),
+    ):
+        save_modules(tmp_path, pooling)
+        check(words)
+    mean = {"pooling_mode": "mean"}
+    save_modules(tmp_path, mean, ("Transformer", "Pooling", "Dense"))
+    check("Dense")
+    save_modules(tmp_path, mean)
     path = tmp_path / "modules.json"
     path.write_text(path.read_text().replace("1_Pooling", "../elsewhere"))
-    with pytest.raises(ConversionError, match="inside its folder"):
-        unimodal.text_summary(tmp_path)
+    check("inside its folder")

@@ -7,44 +7,36 @@ the files of its own tokenizer.
 import json
 
 import text_folders
-import tokenizer_files
 import transformers
 from peers import randomised
+from peers_first import DEBERTA
+from peers_first import DINO
+from peers_first import DISTILBERT
 from peers_first import IMAGE
+from peers_first import OF_ROBERTA
 from peers_first import TEXT
 from peers_pyramids import moving
-from peers_texts import DEBERTA
-from peers_texts import DISTILBERT
 
 SIDE = IMAGE["image_size"]
-OF_ROBERTA = dict(type_vocab_size=1, layer_norm_eps=1e-5)
-DINO = {k: v for k, v in IMAGE.items() if k != "intermediate_size"}
-DINO["mlp_ratio"] = 2
 # Texts of one length; the tokenizer adds a start token.
 FIXED = TEXT | {"max_position_embeddings": 24}
 # More rows than any of the tokenizers has tokens.
 VOCABULARY = {"vocab_size": 1800}
 SQUARE = {"size": {"height": SIDE, "width": SIDE}}
 CROPPED = {"size": {"shortest_edge": SIDE}, "crop_size": SIDE}
+BIT = ("Bit", CROPPED)
+BOTH = {"vision_config": IMAGE, "text_config": TEXT}
 
 # By model type: values of the configuration, and the image processor. The first
 # type of an encoder is tested each time.
 IMAGES = {
     "clip_vision_model": (IMAGE, "CLIP", CROPPED),
-    "metaclip_2": (
-        {"vision_config": IMAGE, "text_config": TEXT},
-        "CLIP",
-        CROPPED,
-    ),
-    "siglip": ({"vision_config": IMAGE, "text_config": TEXT}, "Siglip", SQUARE),
+    "metaclip_2": (BOTH, "CLIP", CROPPED),
+    "siglip": (BOTH, "Siglip", SQUARE),
     "vit": (IMAGE, "ViT", SQUARE),
     "deit": (IMAGE, "DeiT", {"size": SIDE + 4, "crop_size": SIDE}),
-    "dinov2_with_registers": (
-        DINO | {"num_register_tokens": 3},
-        "Bit",
-        CROPPED,
-    ),
-    "dinov2": (DINO, "Bit", CROPPED),
+    "dinov2_with_registers": (DINO | {"num_register_tokens": 3}, *BIT),
+    "dinov2": (DINO, *BIT),
     "dinov3_vit": (IMAGE | {"num_register_tokens": 4}, "DINOv3ViT", SQUARE),
     "efficientnet": (
         dict(
@@ -119,7 +111,7 @@ def write_image(folder, kind):
 def write_text(folder, kind):
     """Write the folder of a text encoder of a model type."""
     if kind == "roberta":
-        tokenizer_files.write(folder, "published", *tokenizer_files.few_words())
+        text_folders.FORMS["published"](folder, *text_folders.few_words())
     elif kind == "bert":
         text_folders.word_pieces(folder)
     else:
