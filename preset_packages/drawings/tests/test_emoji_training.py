@@ -1,12 +1,15 @@
-"""How the emoji presets are trained: losses and batches in closed form."""
+"""How the emoji presets are trained and scored, against closed forms."""
 
+import math
 import types
 
 import numpy as np
 import pytest
 from builders import FASTEST
 from keras import ops
+from keras_bridgetower_drawings.training.emoji import calibrate
 from keras_bridgetower_drawings.training.emoji import kept_states
+from keras_bridgetower_drawings.training.emoji import rerank
 from keras_bridgetower_drawings.training.emoji import splits
 from keras_bridgetower_drawings.training.emoji import towers
 from keras_bridgetower_drawings.training.emoji import world
@@ -87,3 +90,32 @@ def test_descriptive_words_are_hidden():
         ):
             there = tokens >= 0
             np.testing.assert_array_equal(row[places[there]], tokens[there])
+
+
+def test_shares_become_how_often_answers_are_right():
+    vqa = kbt.BridgeTowerVQA.from_preset("bridgetower_tiny_emoji_vqa")
+    before = np.array(vqa.heads["vqa"].output_dense.bias)
+    shares = np.full(8, 1 / (1 + math.exp(-4)))
+    right = np.array([True, True, True, False] * 2)
+    found = calibrate.calibrate(vqa, shares, right)
+    # sigmoid(4 / T) = 3 / 4.
+    temperature = 4 / math.log(3)
+    assert found["temperature"] == pytest.approx(temperature, abs=1e-3)
+    assert found["calibration error before"] == pytest.approx(0.232, abs=1e-3)
+    assert found["after"] == 0
+    after = np.array(vqa.heads["vqa"].output_dense.bias)
+    assert np.allclose(after, before / temperature, rtol=1e-4)
+
+
+def test_ndcg_is_that_of_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    pool = 40
+    right = rng.random((20, pool)) < 0.15
+    right[:, 3] = True  # The ideal list is not empty.
+    lists = np.argsort(rng.random(right.shape), 1)
+    first = np.take_along_axis(right, lists, 1)[:, : rerank.FIRST]
+    scores = np.zeros(right.shape)
+    np.put_along_axis(scores, lists, np.arange(pool, 0, -1.0)[None], 1)
+    found = rerank.ndcg(first, right.sum(1)).mean()
+    assert found == pytest.approx(sklearn.ndcg_score(right, scores, k=10))

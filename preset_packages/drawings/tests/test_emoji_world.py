@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 from builders import FASTEST
-from easy_vqa_checks import digest
+from digests import digest
 from keras_bridgetower_drawings.training.emoji import drawings
 from keras_bridgetower_drawings.training.emoji import packages
 from keras_bridgetower_drawings.training.emoji import questions
