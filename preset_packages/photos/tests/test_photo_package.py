@@ -1,14 +1,10 @@
-"""The distribution with the photo presets, built and opened."""
+"""The distribution with the photo presets, as it is installed."""
 
 import csv
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
-import zipfile
 import zlib
 
 import pytest
@@ -25,108 +21,11 @@ from keras_bridgetower.presets.folder import PresetFolder
 pytestmark = FASTEST
 
 LIBRARY = pathlib.Path(kbt.__file__).parent
-DRAWINGS = pathlib.Path(table.PRESETS["bridgetower_tiny_emoji_vqa"].root)
 SOURCE = LIBRARY.parent / "preset_packages" / "photos"
 PACKAGE = SOURCE / release.PACKAGE
 # Pages, and how many of their blocks need the presets at least.
 README, GUIDES = ("README.md", 1), ("docs/**/*.md", 3)
 WITH_PHOTOS = '^```python title="With the photo presets"\n(.*?)^```$'
-TRAINED = pytest.mark.skipif(
-    not (PACKAGE / release.FOLDER).is_dir(),
-    reason="the photo presets are not trained yet: photo_world/release.py",
-)
-BUILD = """
-import sys
-from setuptools import build_meta
-build_meta.build_wheel(sys.argv[1])
-"""
-OPEN = """
-import socket
-def refuse(*args):
-    raise OSError("no network")
-socket.socket.connect = refuse
-import keras_bridgetower as kbt
-from keras_bridgetower.apps.cli import models
-from keras_bridgetower.apps.demo.models import OFFERED
-from keras_bridgetower.presets import table
-from keras_bridgetower.presets import verbs
-asked = models.DEFAULTS[verbs.ANSWER.name]
-print(table.default_family(), table.not_installed(), asked)
-print(models.FAMILY)
-print(sorted(OFFERED[:5]))
-print(*(path.name for path, _ in kbt.first_examples()["ask"]))
-task = kbt.BridgeTowerContrastive.from_preset(
-    "bridgetower_small_photo_contrastive"
-)
-print(task.embed(texts="a cat").shape)
-"""
-
-
-@pytest.fixture
-def site(tmp_path):
-    """A folder with an installed wheel, with emoji weights as a stand-in."""
-    pytest.importorskip("setuptools", "77")
-    source = shutil.copytree(
-        SOURCE,
-        tmp_path / "source",
-        ignore=lambda *_: ["table.json", release.FOLDER, "build"],
-    )
-    package = source / release.PACKAGE
-    emoji = "bridgetower_tiny_emoji_"
-    shutil.copytree(DRAWINGS / f"{emoji}vqa", package / release.FOLDER)
-    rows = json.loads((DRAWINGS / "table.json").read_text())
-    (package / "table.json").write_text(
-        json.dumps(
-            {
-                name.replace(emoji, release.FAMILY): {
-                    **row,
-                    "folder": release.FOLDER,
-                }
-                for name, row in rows.items()
-                if name.startswith(emoji)
-            }
-        )
-    )
-    subprocess.run(
-        [sys.executable, "-c", BUILD, str(tmp_path)],
-        cwd=source,
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "store")
-    # Some installers make links.
-    return shutil.copytree(
-        tmp_path / "store", tmp_path / "site", copy_function=os.symlink
-    )
-
-
-def test_the_wheel_opens_in_a_fresh_process(site):
-    paths = site, LIBRARY.parent, DRAWINGS.parent
-    path = os.pathsep.join(map(str, paths))
-    done = subprocess.run(
-        [sys.executable, "-c", OPEN],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    # All that is met first starts from photographs.
-    tasks = ("vqa", "mlm", "retrieval", "contrastive")
-    family = tuple(release.FAMILY + task for task in tasks)
-    offered = sorted(release.FAMILY + task for task in release.PRESETS)
-    assert done.stdout.splitlines()[-5:] == [
-        "bridgetower_small_photo_ {} bridgetower_small_photo_vqa",
-        str(family),
-        str(offered),
-        "cat.jpg coffee.jpg cat.jpg coffee.jpg",
-        "(128,)",
-    ]
-    (info,) = site.glob("*.dist-info")
-    assert "License-Expression: GPL-3.0-only" in (info / "METADATA").read_text()
-    licences = {path.name for path in (info / "licenses").iterdir()}
-    assert licences == {"LICENSE", "LICENSE.encoders"}
 
 
 @pytest.fixture
@@ -144,22 +43,22 @@ def installed(tmp_path, monkeypatch):
         monkeypatch.setitem(table.PRESETS, name, preset)
 
 
-@TRAINED
+PICTURES = [PACKAGE / "examples" / f"{x}.jpg" for x in ("cat", "coffee")]
+TEXTS = ["what animal is this?", "a cup of coffee"]
+SHIPPED = [
+    ("vqa", "answer", {"images": PICTURES, "questions": TEXTS, "top_k": 5}),
+    ("retrieval", "score", {"images": PICTURES, "texts": TEXTS}),
+    ("contrastive", "embed", {"images": PICTURES}),
+    ("contrastive", "embed", {"texts": TEXTS}),
+]
+
+
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("method", ["answer", "score", "embed"])
-def test_what_is_shipped_without_keras_equals_it(method):
-    pictures = [PACKAGE / "examples" / f"{x}.jpg" for x in ("cat", "coffee")]
-    texts = ["what animal is this?", "a cup of coffee"]
-    task = {"answer": "vqa", "score": "retrieval", "embed": "contrastive"}
-    for given in {
-        "answer": [{"images": pictures, "questions": texts, "top_k": 5}],
-        "score": [{"images": pictures, "texts": texts}],
-        "embed": [{"images": pictures}, {"texts": texts}],
-    }[method]:
-        check_shipped(release.FAMILY + task[method], method, **given)
+@pytest.mark.parametrize("task, method, given", SHIPPED)
+def test_what_is_shipped_without_keras_equals_it(task, method, given):
+    check_shipped(release.FAMILY + task, method, **given)
 
 
-@TRAINED
 def test_the_trained_package_is_whole():
     rows = json.loads((PACKAGE / "table.json").read_text())
     family = {release.FAMILY + suffix for suffix in release.PRESETS}
@@ -181,7 +80,6 @@ def test_the_trained_package_is_whole():
         assert one["split"] != "train" or one["licence"] in release.ALLOWED
 
 
-@TRAINED
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("case", long_but([README, GUIDES], README))
 def test_the_code_of_the_documents_runs_with_the_presets(
@@ -200,13 +98,10 @@ def test_the_code_of_the_documents_runs_with_the_presets(
     exec("\n".join(blocks), {"__name__": "__main__"})
 
 
-@TRAINED
 def test_answers_fit_their_questions():
     """What the preset cannot know, it says that it does not know."""
     task = kbt.BridgeTowerVQA.from_preset(PACKAGE / release.FOLDER)
-    cat, coffee = (
-        PACKAGE / "examples" / f"{name}.jpg" for name in ("cat", "coffee")
-    )
+    cat, coffee = PICTURES
     sure = [(cat, "what animal is this?"), (cat, "How many cats are there?")]
     unsure = [
         (cat, "what color are its eyes?"),
