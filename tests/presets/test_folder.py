@@ -157,40 +157,42 @@ def sizes(part=None, **values):
     return change
 
 
-LARGE_IMAGE = [4096, 4096, 3]
+def large_image(**values):
+    return sizes("image_encoder", image_shape=[4096, 4096, 3], **values)
+
+
+def an_error_too(file):
+    # It is raised in `make` itself, after the large encoder.
+    sizes(bridge="?")(file)
+    large_image(patch_size=4096)(file)
+
+
 # Sizes that config.json may name, of which the files of weights hold nothing.
 SIZES = {
-    "pictures": sizes("image_encoder", image_shape=LARGE_IMAGE),
-    "patches": sizes("image_encoder", image_shape=LARGE_IMAGE, patch_size=4096),
+    "pictures": large_image(),
     "image": sizes("image_encoder", intermediate_dim=1_000_000),
     "positions": sizes("text_encoder", max_sequence_length=100_000),
     "tokens": sizes("text_encoder", vocabulary_size=1_000_000),
     "inner width": sizes(intermediate_dim=1_000_000),
-    # The first error is in `make` itself, after the large encoder.
-    "an error too": lambda file: (
-        sizes(bridge="?")(file),
-        SIZES["patches"](file),
-    ),
+    "an error too": an_error_too,
 }
 # Others are refused before anything is built.
-ABSURD = [
-    sizes("text_encoder", num_layers=100_000),
-    sizes("text_encoder", hidden_dim=65_536),
-    sizes("text_encoder", vocabulary_size=10**300),
-    sizes(hidden_dim=99_999),
-    sizes("image_encoder", image_shape=[10**9, 10**9, 3]),
-]
+ABSURD = {
+    "layers": sizes("text_encoder", num_layers=100_000),
+    "tokens, absurd": sizes("text_encoder", vocabulary_size=10**300),
+    "width": sizes(hidden_dim=99_999),
+    "pictures, absurd": sizes("image_encoder", image_shape=[10**9, 10**9, 3]),
+}
 
 
-@pytest.mark.parametrize("name", [*SIZES, "head", *range(len(ABSURD))])
+@pytest.mark.parametrize("name", [*SIZES, *ABSURD, "head"])
 def test_weights_that_no_file_holds_are_not_built(name, bare):
-    match = "config.json" if name in range(len(ABSURD)) else "describes"
+    match = "config.json" if name in ABSURD else "describes"
     if name == "head":
         copies.update(bare / "heads.json", "vqa", head_hidden_scale=100)
         copies.update(bare / "task.json", "config", head_hidden_scale=100)
     else:
-        change = SIZES[name] if name in SIZES else ABSURD[name]
-        copies.edit(bare / "config.json", change)
+        copies.edit(bare / "config.json", (SIZES | ABSURD)[name])
     start = time.process_time()
     refused(bare, match)
     if name in ("positions", "inner width", "pictures"):
@@ -248,11 +250,11 @@ DAMAGE = [
     ("tokenizer.json", holding(f'{{"a": {"9" * 10_000}}}'), "tokenizer.json"),
     ("extra.safetensors", holding(""), "extra.safetensors"),
     *(
-        (name, setting(**values), f"`{key}` must")
+        (name, change, f"`{key}` must")
         for name in ("tokenizer.json", "preprocessor.json")
-        for key, values in {
-            "config_file": {"config_file": "../evil.json"},
-            "vocabulary": {"vocabulary": "/etc/hostname", "merges": []},
+        for key, change in {
+            "config_file": setting(config_file="../evil.json"),
+            "vocabulary": setting(vocabulary="/etc/hostname", merges=[]),
         }.items()
     ),
 ]
@@ -274,23 +276,18 @@ def test_shards_outside_the_folder_are_rejected(bare):
     refused(bare, "must be plain")
 
 
-def spec(class_name, config, module=None, registered_name=None):
-    return {
-        "module": module,
-        "class_name": class_name,
-        "config": config,
-        "registered_name": registered_name,
-    }
+def spec(module, class_name, config, registered_name=None):
+    names = {"module": module, "registered_name": registered_name}
+    return {"class_name": class_name, "config": config, **names}
 
 
+VOCABULARY = {"vocabulary": "/etc/hostname"}
 FOREIGN = {
-    "a function": spec("function", "eval", "builtins", "function"),
-    "a module": spec("system", {}, "os"),
-    "a layer of Keras": spec("Lambda", {}, "keras.layers"),
+    "a function": spec("builtins", "function", "eval", "function"),
+    "a module": spec("os", "system", {}),
+    "a layer of Keras": spec("keras.layers", "Lambda", {}),
     "a tokenizer": spec(
-        "BytePairTokenizer",
-        {"vocabulary": "/etc/hostname"},
-        "keras_hub.tokenizers",
+        *("keras_hub.tokenizers", "BytePairTokenizer", VOCABULARY),
         "keras_hub>BytePairTokenizer",
     ),
 }
@@ -298,28 +295,26 @@ FOREIGN = {
 
 @pytest.mark.parametrize("spec", FOREIGN.values(), ids=FOREIGN)
 def test_unregistered_classes_are_rejected(spec, bare):
-    def set_all(values):
-        values.clear()
-        values.update(spec)
-
     plain = "must hold plain values"
     for name, match, change in (
         ("config.json", "", lambda v: v["config"].update(text_encoder=spec)),
         ("config.json", plain, lambda v: v["config"].update(dropout=spec)),
         ("preprocessor.json", plain, lambda v: v["config"].update(name=spec)),
-        ("preprocessor.json", "", set_all),
-        ("tokenizer.json", "", set_all),
-        ("image_converter.json", "", set_all),
+        ("preprocessor.json", "", None),
+        ("tokenizer.json", "", None),
+        ("image_converter.json", "", None),
         ("heads.json", plain, lambda v: v["vqa"].update(answers=spec)),
     ):
         before = (bare / name).read_text()
-        copies.edit(bare / name, change)
+        if change:
+            copies.edit(bare / name, change)
+        else:
+            (bare / name).write_text(json.dumps(spec))
         refused(bare, f"{name}.*{match}", name)
         (bare / name).write_text(before)
 
 
-def own(cls):
-    return keras.saving.register_keras_serializable(package="a_users_own")(cls)
+own = keras.saving.register_keras_serializable(package="a_users_own")
 
 
 @own
@@ -339,15 +334,9 @@ class OwnBridge(kbt.BridgeLayer):
 
 
 def test_registered_classes_of_the_user_open(tmp_path):
-    encoder = OwnEncoder.from_config(builders.roberta().get_config())
-    model = OwnBackbone(
-        builders.clip(layers=2),
-        encoder,
-        hidden_dim=16,
-        num_heads=2,
-        num_layers=2,
-        bridge=OwnBridge,
-    )
+    text = OwnEncoder.from_config(builders.roberta().get_config())
+    values = dict(hidden_dim=16, num_heads=2, num_layers=2, bridge=OwnBridge)
+    model = OwnBackbone(builders.clip(layers=2), text, **values)
     model.save_to_preset(tmp_path / "own")
     copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "own")
     assert type(copy) is OwnBackbone
