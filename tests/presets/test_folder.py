@@ -1,5 +1,6 @@
 """A preset folder is read once, and no file outside it is opened."""
 
+import collections
 import concurrent.futures
 import json
 import os
@@ -7,11 +8,14 @@ import pathlib
 import re
 import shutil
 import time
+import warnings
 
 import builders
 import copies
+import faults_run
 import keras
 import keras_hub
+import numpy as np
 import pytest
 from builders import ANSWERS
 
@@ -352,3 +356,64 @@ def test_errors_do_not_reach_the_terminal(key, bare):
     with pytest.raises(PresetError) as raised:
         kbt.BridgeTowerBackbone.from_preset(bare)
     assert str(raised.value).isprintable()
+
+
+BYTES = (faults_run.flip_a_bit, faults_run.cut)
+CHANGES = (faults_run.remove, faults_run.make_huge)
+
+
+def mutate(folder, rng):
+    """Change one file; its name."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    path = paths[rng.integers(len(paths))]
+    edits = map(faults_run.edit, CHANGES if path.suffix == ".json" else ())
+    faults = (*BYTES, *edits)
+    faults[rng.integers(len(faults))](path, rng)
+    return path.relative_to(folder).as_posix()
+
+
+@pytest.mark.parametrize(
+    "count", [20, pytest.param(2000, marks=pytest.mark.slow)]
+)
+def test_mutants_raise_the_typed_error_or_give_the_same(count, saved, tmp_path):
+    model, source = saved
+    readers = READERS | {"preprocessor.json": kbt.BridgeTowerVQAPreprocessor}
+    refused = 0
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        folder = shutil.copytree(source, tmp_path / f"{seed}")
+        (folder / manifest.MANIFEST).unlink()
+        name = mutate(folder, rng)
+        started = time.process_time()
+        try:
+            # Of new heads, missing parts, and no manifest.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                copy = readers.get(name, kbt.BridgeTowerVQA).from_preset(folder)
+        except (PresetError, ConversionError) as error:
+            refused += 1
+            assert "\x1b" not in str(error), (seed, name)  # noqa: PT017
+        except ValueError as error:
+            # Before the folder counts as a preset at all.
+            expected = ("`preset` must be one of", "`answers` must be given")
+            assert str(error).startswith(expected), (seed, name)  # noqa: PT017
+            refused += 1
+        except Exception as error:
+            raise AssertionError((seed, name)) from error
+        else:
+            if name not in readers:
+                check_the_same(model, copy, (seed, name))
+        assert time.process_time() - started < 20, (seed, name)
+        shutil.rmtree(folder)
+    assert refused > count / 4
+
+
+def check_the_same(model, copy, where):
+    """Weights that no file changed are those that were saved."""
+    # Not by path or order: a mutant may name a layer anew, or freeze it.
+    own, found = (
+        collections.Counter(w.tobytes() for w in m.backbone.get_weights())
+        for m in (model, copy)
+    )
+    assert where[1] == "model.weights.h5" or own == found, where
+    assert all(np.isfinite(w).all() for w in copy.get_weights()), where

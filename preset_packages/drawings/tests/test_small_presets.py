@@ -120,3 +120,58 @@ def test_scores_and_vectors_without_keras_equal_it(name):
     for kind, rows in pairs.items():
         preset = f"bridgetower_tiny_{name}_contrastive"
         check_shipped(preset, "embed", **{kind: rows})
+
+
+EMOJI = "bridgetower_tiny_emoji_"
+SHOWN = sorted({path for path, _ in kbt.first_examples()["pictures"]})
+DRAWN = [path.stem.replace("_", " ") for path in SHOWN]
+KINDS = {
+    "cake": "sweet",
+    "dog": "mammal",
+    "fire engine": "land vehicle",
+    "hamburger": "dish",
+    "octopus": "sea animal",
+    "penguin": "bird",
+    "rocket": "aircraft",
+    "sailboat": "boat",
+}
+
+
+def test_names_find_their_drawings():
+    contrastive = kbt.BridgeTowerContrastive.from_preset(EMOJI + "contrastive")
+    texts = contrastive.embed(texts=[f"a drawing of a {n}" for n in DRAWN])
+    images = contrastive.embed(images=SHOWN)
+    found = (texts @ images.T).argmax(1)
+    assert (found == np.arange(len(DRAWN))).sum() >= len(DRAWN) - 1
+
+
+def test_emoji_questions_are_answered():
+    vqa = kbt.BridgeTowerVQA.from_preset(EMOJI + "vqa")
+    shown = [SHOWN[DRAWN.index(name)] for name in KINDS]
+    said = vqa.answer(shown, ["what kind of thing is it?"] * len(shown))
+    assert [answers[0][0] for answers in said] == list(KINDS.values())
+
+
+def test_texts_fit_their_drawings_and_no_others():
+    task = kbt.BridgeTowerRetrieval.from_preset(EMOJI + "retrieval")
+    texts = [f"a drawing of a {name}" for name in DRAWN]
+    own = task.score(SHOWN, texts)
+    others = task.score(SHOWN, texts[1:] + texts[:1])
+    assert (own > 0).sum() >= len(DRAWN) - 2
+    assert (others < 0).sum() >= len(DRAWN) - 2
+
+
+def test_blanks_are_filled_by_a_look_at_the_drawing():
+    task = kbt.BridgeTowerMaskedLM.from_preset(EMOJI + "mlm")
+    wanted = {
+        "apple": "fruit",
+        "dog": "animal",
+        "cake": "dessert",
+        "sailboat": "boat",
+        "umbrella": "rain",
+    }
+    for name, word in wanted.items():
+        picture = SHOWN[DRAWN.index(name)]
+        (masks, _) = task.fill_mask(picture, "a drawing of a <mask>", top_k=5)
+        found = {said.strip() for said, _ in masks[0]}
+        assert found & set(wanted.values()) == {word}
