@@ -6,21 +6,11 @@ import json
 import pathlib
 import re
 
+import builders
 import keras
 import keras_hub
 import numpy as np
 import pytest
-from builders import FASTEST
-from builders import LONG_ELSEWHERE
-from builders import backbone
-from builders import clip
-from builders import difference
-from builders import eager
-from builders import features
-from builders import raw
-from builders import roberta
-from builders import run
-from builders import tokenizer
 from PIL import Image
 
 import keras_bridgetower as kbt
@@ -32,16 +22,10 @@ from keras_bridgetower.apps.demo.tabs.parts import Parts
 from keras_bridgetower.models import head_table
 from keras_bridgetower.models.heads import LinearHead
 
-pytestmark = LONG_ELSEWHERE
+pytestmark = builders.LONG_ELSEWHERE
 
 HERE = pathlib.Path(__file__).parents[1]
 COUNTS = np.array([0, 1, 2, 3])
-
-
-def long_on_jax(test):
-    """There each operation is compiled, or all of a step, as slowly."""
-    jax = keras.config.backend() == "jax"
-    return pytest.mark.slow(test) if jax else test
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +47,11 @@ def mine(folder):
 
 @pytest.fixture(scope="module")
 def task(mine):
-    return eager(mine.build(tokenizer()))
+    return builders.eager(mine.build(builders.tokenizer()))
 
 
 def test_own_work_is_saved_and_loaded(mine, task, folder):
-    x, _ = raw(4)
+    x, _ = builders.raw(4)
     found = task.count(x["images"], x["text"])
     task.save_to_preset(folder / "own")
     task.save(folder / "counter.keras")
@@ -75,15 +59,14 @@ def test_own_work_is_saved_and_loaded(mine, task, folder):
     loaded = keras.saving.load_model(folder / "counter.keras")
     for made in (opened, loaded):
         assert type(made) is mine.Counter
-        pairs = zip(made.weights, task.weights, strict=True)
-        assert all(a.path == b.path and not difference(a, b) for a, b in pairs)
-    again = eager(opened).count(x["images"], x["text"])
+        assert [w.path for w in made.weights] == [w.path for w in task.weights]
+        builders.assert_same_weights(made, task)
+    again = builders.eager(opened).count(x["images"], x["text"])
     assert np.abs(again - found).max() <= 1e-6
 
 
-@long_on_jax
 def test_own_work_trains(mine, task):
-    x, _ = raw(4)
+    x, _ = builders.raw(4)
     losses = task.fit(x, COUNTS, epochs=3, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     found = task.count(x["images"], x["text"])
@@ -96,7 +79,7 @@ def test_own_work_trains(mine, task):
         task.train_on_batch(x, -COUNTS)
 
 
-@FASTEST
+@builders.FASTEST
 def test_own_head_on_the_preset_of_another_task(mine):
     with pytest.warns(UserWarning, match="head `count`. The preset has vqa"):
         task = mine.Counter.from_preset("bridgetower_tiny_easy_vqa")
@@ -106,7 +89,7 @@ def test_own_head_on_the_preset_of_another_task(mine):
         task.count(np.zeros((8, 8, 3), "uint8"), "how many?")
 
 
-@FASTEST
+@builders.FASTEST
 def test_own_task_in_the_applications(
     mine, task, folder, monkeypatch, tmp_path
 ):
@@ -114,7 +97,7 @@ def test_own_task_in_the_applications(
     monkeypatch.setenv(startup.OWN_MODULES, "my_work")
     task.save_to_preset(folder / "applied")
     preset = str(folder / "applied")
-    picture = raw(1)[0]["images"][0].astype("uint8")
+    picture = builders.raw(1)[0]["images"][0].astype("uint8")
     Image.fromarray(picture).save(tmp_path / "a.png")
     expected = pytest.approx(task.count(picture, "how many?"), rel=1e-4)
 
@@ -173,30 +156,32 @@ def _states(encoder):
     ]
 
 
-@FASTEST
+@builders.FASTEST
 def test_a_rule_by_names_after_a_reload(tmp_path):
-    kept = clip().get_config()
+    kept = builders.clip(layers=1).get_config()
     del kept["name"]
-    model = backbone(ByNames(**kept), roberta(name="text"))
+    encoders = ByNames(**kept), builders.roberta(layers=1, name="text")
+    model = builders.backbone(*encoders, num_layers=1)
     model.save_to_preset(tmp_path / "preset")
     model.save(tmp_path / "model.keras")
-    expected = run(model, features())["pooled"]
+    expected = builders.run(model, builders.features())["pooled"]
     for made in (
         kbt.BridgeTowerBackbone.from_preset(tmp_path / "preset"),
         keras.saving.load_model(tmp_path / "model.keras"),
         model.with_image_size(32),
     ):
-        assert np.abs(run(made, features())["pooled"] - expected).max() <= 1e-6
+        assert (
+            np.abs(
+                builders.run(made, builders.features())["pooled"] - expected
+            ).max()
+            <= 1e-6
+        )
         assert [w.path for w in made.weights] == [w.path for w in model.weights]
         # A name that was passed is kept.
         assert made.text_encoder.name == "text"
-    named = backbone(clip(name="eye"))
-    again = kbt.BridgeTowerBackbone.from_config(named.get_config())
-    assert again.image_encoder.name == "eye"
-    assert [w.path for w in again.weights] == [w.path for w in named.weights]
 
 
-@FASTEST
+@builders.FASTEST
 def test_names_of_heads():
     for name in ("vqa", "my head"):
         with pytest.raises(ValueError, match="`name` must be of"):
@@ -205,7 +190,7 @@ def test_names_of_heads():
     def own(backbone, most=3):
         return LinearHead(most, name="own_head"), (None, 32)
 
-    model = backbone()
+    model = builders.backbone()
     # A cell of a notebook that is run again.
     assert kbt.register_head("own")(own) is kbt.register_head("own")(own)
     assert head_table.make("own", model, most=5).output_dense.units == 5

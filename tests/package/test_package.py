@@ -1,4 +1,4 @@
-"""The package as a whole: its layers, its imports, and what documents show."""
+"""The package as a whole: its layers, its imports, and what a call enters."""
 
 import ast
 import pathlib
@@ -19,24 +19,7 @@ pytestmark = FASTEST
 
 PACKAGE = pathlib.Path(kbt.__file__).parent
 ROOT = PACKAGE.parent
-# Which folders may import a framework, and most of them inside functions.
-HOMES = {
-    "tensorflow": {
-        *("backend", "data", "distribution", "preprocessing", "training")
-    },
-    "torch": {
-        # Beside transformers, as what a conversion is compared with.
-        *("backend", "convert", "distribution", "preprocessing", "training"),
-        "models/exporting",
-        # A library of PyTorch: its modules are PyTorch's.
-        "apps/search/adapters",
-    },
-    "jax": {"backend", "distribution", "training"},
-    "transformers": {"convert"},
-    "matplotlib": {"analysis"},
-    "typer": {"apps/cli"},
-    "rich": {"apps/cli"},
-}
+PRESET = "bridgetower_tiny_emoji_vqa"
 
 
 def imported():
@@ -60,33 +43,19 @@ def test_imports_point_down():
     assert not subprocess.run([sys.executable, "-c", call], cwd=ROOT).returncode
 
 
-def test_the_documents_show_the_floors():
+def test_documents_show_what_the_code_has():
+    """Its floors, folders and encoders."""
     text = (ROOT / "pyproject.toml").read_text()
     contract = tomllib.loads(text)["tool"]["importlinter"]["contracts"][0]
-    drawn = "\n".join(contract["layers"])
-    assert f"```\n{drawn}\n```" in (ROOT / "docs/architecture.md").read_text()
-
-
-def test_the_documents_name_every_folder():
-    text = (ROOT / "docs/architecture.md").read_text()
-    assert module_table.table() in text, "run tools/module_table.py"
-
-
-def test_the_documents_list_the_encoders():
+    page = (ROOT / "docs/architecture.md").read_text()
+    assert "```\n" + "\n".join(contract["layers"]) + "\n```" in page
+    assert module_table.table() in page, "run tools/module_table.py"
     for name, text in encoder_table.pages().items():
         assert text in (ROOT / name).read_text(), "run tools/encoder_table.py"
 
 
-def test_frameworks_are_imported_where_they_belong():
-    for part, name in imported():
-        homes = tuple(f"{home}/" for home in HOMES.get(name[0], ()))
-        assert not homes or part.startswith(homes), (part, name)
-        inner = name[0] in ("keras", "keras_hub") and name[1:2] == ["src"]
-        assert not inner or part.startswith("backend/keras_private/"), part
-
-
 def test_what_is_imported_is_declared():
-    """Also what comes with a dependency today."""
+    """Also what comes with a dependency today; what is private in one place."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = project["project"]
     extras = project["optional-dependencies"].values()
@@ -98,8 +67,51 @@ def test_what_is_imported_is_declared():
     # is installed by itself (the extra `demo`).
     named |= {"pil", "sklearn", "llama_index", "pydantic"}
     named |= {"gradio", "haystack"}
-    needed = {name[0].lower() for _, name in imported()}
+    needed = set()
+    for part, name in imported():
+        needed.add(name[0].lower())
+        private = name[0] in ("keras", "keras_hub") and name[1:2] == ["src"]
+        assert not private or part.startswith("backend/keras_private/"), part
     assert needed - named - sys.stdlib_module_names == {"keras_bridgetower"}
     for requirement in project["dependencies"]:
         floor = requirements.Requirement(requirement)
         assert floor.specifier.contains(metadata.version(floor.name))
+
+
+def entered(call):
+    """Return the functions of the package in the order of first calls."""
+    found, start = {}, f"{PACKAGE}/"
+
+    def note(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(start):
+            file = code.co_filename.removeprefix(start)
+            found.setdefault((file, code.co_qualname), len(found))
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def test_walks_are_those_of_the_page():
+    """The steps that docs/architecture.md tells of, in that order."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    section = page.split("\n## Three walks\n")[1].split("\n## ")[0]
+    _, *walks = section.split("\n### ")
+    picture = str(ROOT / "examples/drawings/penguin.png")
+    x = {"images": [picture] * 2, "text": ["is this a bird?"] * 2}
+    vqa = kbt.BridgeTowerVQA.from_preset(PRESET)
+    calls = (
+        lambda: kbt.BridgeTowerVQA.from_preset(PRESET),
+        lambda: vqa.answer(picture, "is this a bird?"),
+        lambda: vqa.fit(x, ["yes", "no"], batch_size=2, verbose=0),
+    )
+    for text, call in zip(walks, calls, strict=True):
+        steps = re.findall(r"^\d+\. `(\S+\.py)` `(\S+)`: ", text, re.M)
+        assert len(steps) > 8
+        order = entered(call)
+        places = [order[step] for step in steps]
+        assert places == sorted(places), sorted(steps, key=order.get)

@@ -16,9 +16,23 @@ from keras_bridgetower.apps import exported
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = ROOT / "preset_packages"
 SCRIPT = """
+import socket
 import numpy as np
-import keras_bridgetower as kbt
 
+def refuse(*args):
+    raise OSError("no network")
+
+socket.socket.connect = refuse
+import keras_bridgetower as kbt
+from keras_bridgetower.apps.cli import models
+from keras_bridgetower.apps.demo.models import OFFERED
+from keras_bridgetower.presets import table
+
+# All that is met first starts from photographs.
+assert table.default_family() == "bridgetower_small_photo_"
+assert table.not_installed() == {}
+assert len(models.FAMILY) == 4
+assert all(name.startswith(table.default_family()) for name in OFFERED[:5])
 print(kbt.__file__)
 picture = np.full((64, 64, 3), 200, "uint8")
 for family in ("tiny_emoji", "small_photo"):
@@ -66,6 +80,10 @@ def test_wheels_work_in_an_environment_of_their_own(tmp_path):
     file, *answers = run(python, "-c", SCRIPT, cwd=tmp_path).splitlines()
     assert file.startswith(str(site))
     assert len(answers) == 2
+    (info,) = site.glob("*photos*.dist-info")
+    assert "License-Expression: GPL-3.0-only" in (info / "METADATA").read_text()
+    licenses = {path.name for path in (info / "licenses").iterdir()}
+    assert licenses == {"LICENSE", "LICENSE.encoders"}
     command = env / "bin" / "keras-bridgetower"
     said = run(command, "presets", cwd=tmp_path)
     assert "bridgetower_tiny_emoji_vqa" in said

@@ -1,5 +1,6 @@
 """A preset folder is read once, and no file outside it is opened."""
 
+import collections
 import concurrent.futures
 import json
 import os
@@ -7,11 +8,14 @@ import pathlib
 import re
 import shutil
 import time
+import warnings
 
 import builders
 import copies
+import faults_run
 import keras
 import keras_hub
+import numpy as np
 import pytest
 from builders import ANSWERS
 
@@ -157,40 +161,42 @@ def sizes(part=None, **values):
     return change
 
 
-LARGE_IMAGE = [4096, 4096, 3]
+def large_image(**values):
+    return sizes("image_encoder", image_shape=[4096, 4096, 3], **values)
+
+
+def an_error_too(file):
+    # It is raised in `make` itself, after the large encoder.
+    sizes(bridge="?")(file)
+    large_image(patch_size=4096)(file)
+
+
 # Sizes that config.json may name, of which the files of weights hold nothing.
 SIZES = {
-    "pictures": sizes("image_encoder", image_shape=LARGE_IMAGE),
-    "patches": sizes("image_encoder", image_shape=LARGE_IMAGE, patch_size=4096),
+    "pictures": large_image(),
     "image": sizes("image_encoder", intermediate_dim=1_000_000),
     "positions": sizes("text_encoder", max_sequence_length=100_000),
     "tokens": sizes("text_encoder", vocabulary_size=1_000_000),
     "inner width": sizes(intermediate_dim=1_000_000),
-    # The first error is in `make` itself, after the large encoder.
-    "an error too": lambda file: (
-        sizes(bridge="?")(file),
-        SIZES["patches"](file),
-    ),
+    "an error too": an_error_too,
 }
 # Others are refused before anything is built.
-ABSURD = [
-    sizes("text_encoder", num_layers=100_000),
-    sizes("text_encoder", hidden_dim=65_536),
-    sizes("text_encoder", vocabulary_size=10**300),
-    sizes(hidden_dim=99_999),
-    sizes("image_encoder", image_shape=[10**9, 10**9, 3]),
-]
+ABSURD = {
+    "layers": sizes("text_encoder", num_layers=100_000),
+    "tokens, absurd": sizes("text_encoder", vocabulary_size=10**300),
+    "width": sizes(hidden_dim=99_999),
+    "pictures, absurd": sizes("image_encoder", image_shape=[10**9, 10**9, 3]),
+}
 
 
-@pytest.mark.parametrize("name", [*SIZES, "head", *range(len(ABSURD))])
+@pytest.mark.parametrize("name", [*SIZES, *ABSURD, "head"])
 def test_weights_that_no_file_holds_are_not_built(name, bare):
-    match = "config.json" if name in range(len(ABSURD)) else "describes"
+    match = "config.json" if name in ABSURD else "describes"
     if name == "head":
         copies.update(bare / "heads.json", "vqa", head_hidden_scale=100)
         copies.update(bare / "task.json", "config", head_hidden_scale=100)
     else:
-        change = SIZES[name] if name in SIZES else ABSURD[name]
-        copies.edit(bare / "config.json", change)
+        copies.edit(bare / "config.json", (SIZES | ABSURD)[name])
     start = time.process_time()
     refused(bare, match)
     if name in ("positions", "inner width", "pictures"):
@@ -248,11 +254,11 @@ DAMAGE = [
     ("tokenizer.json", holding(f'{{"a": {"9" * 10_000}}}'), "tokenizer.json"),
     ("extra.safetensors", holding(""), "extra.safetensors"),
     *(
-        (name, setting(**values), f"`{key}` must")
+        (name, change, f"`{key}` must")
         for name in ("tokenizer.json", "preprocessor.json")
-        for key, values in {
-            "config_file": {"config_file": "../evil.json"},
-            "vocabulary": {"vocabulary": "/etc/hostname", "merges": []},
+        for key, change in {
+            "config_file": setting(config_file="../evil.json"),
+            "vocabulary": setting(vocabulary="/etc/hostname", merges=[]),
         }.items()
     ),
 ]
@@ -274,23 +280,18 @@ def test_shards_outside_the_folder_are_rejected(bare):
     refused(bare, "must be plain")
 
 
-def spec(class_name, config, module=None, registered_name=None):
-    return {
-        "module": module,
-        "class_name": class_name,
-        "config": config,
-        "registered_name": registered_name,
-    }
+def spec(module, class_name, config, registered_name=None):
+    names = {"module": module, "registered_name": registered_name}
+    return {"class_name": class_name, "config": config, **names}
 
 
+VOCABULARY = {"vocabulary": "/etc/hostname"}
 FOREIGN = {
-    "a function": spec("function", "eval", "builtins", "function"),
-    "a module": spec("system", {}, "os"),
-    "a layer of Keras": spec("Lambda", {}, "keras.layers"),
+    "a function": spec("builtins", "function", "eval", "function"),
+    "a module": spec("os", "system", {}),
+    "a layer of Keras": spec("keras.layers", "Lambda", {}),
     "a tokenizer": spec(
-        "BytePairTokenizer",
-        {"vocabulary": "/etc/hostname"},
-        "keras_hub.tokenizers",
+        *("keras_hub.tokenizers", "BytePairTokenizer", VOCABULARY),
         "keras_hub>BytePairTokenizer",
     ),
 }
@@ -298,28 +299,26 @@ FOREIGN = {
 
 @pytest.mark.parametrize("spec", FOREIGN.values(), ids=FOREIGN)
 def test_unregistered_classes_are_rejected(spec, bare):
-    def set_all(values):
-        values.clear()
-        values.update(spec)
-
     plain = "must hold plain values"
     for name, match, change in (
         ("config.json", "", lambda v: v["config"].update(text_encoder=spec)),
         ("config.json", plain, lambda v: v["config"].update(dropout=spec)),
         ("preprocessor.json", plain, lambda v: v["config"].update(name=spec)),
-        ("preprocessor.json", "", set_all),
-        ("tokenizer.json", "", set_all),
-        ("image_converter.json", "", set_all),
+        ("preprocessor.json", "", None),
+        ("tokenizer.json", "", None),
+        ("image_converter.json", "", None),
         ("heads.json", plain, lambda v: v["vqa"].update(answers=spec)),
     ):
         before = (bare / name).read_text()
-        copies.edit(bare / name, change)
+        if change:
+            copies.edit(bare / name, change)
+        else:
+            (bare / name).write_text(json.dumps(spec))
         refused(bare, f"{name}.*{match}", name)
         (bare / name).write_text(before)
 
 
-def own(cls):
-    return keras.saving.register_keras_serializable(package="a_users_own")(cls)
+own = keras.saving.register_keras_serializable(package="a_users_own")
 
 
 @own
@@ -339,15 +338,9 @@ class OwnBridge(kbt.BridgeLayer):
 
 
 def test_registered_classes_of_the_user_open(tmp_path):
-    encoder = OwnEncoder.from_config(builders.roberta().get_config())
-    model = OwnBackbone(
-        builders.clip(layers=2),
-        encoder,
-        hidden_dim=16,
-        num_heads=2,
-        num_layers=2,
-        bridge=OwnBridge,
-    )
+    text = OwnEncoder.from_config(builders.roberta().get_config())
+    values = dict(hidden_dim=16, num_heads=2, num_layers=2, bridge=OwnBridge)
+    model = OwnBackbone(builders.clip(layers=2), text, **values)
     model.save_to_preset(tmp_path / "own")
     copy = kbt.BridgeTowerBackbone.from_preset(tmp_path / "own")
     assert type(copy) is OwnBackbone
@@ -363,3 +356,64 @@ def test_errors_do_not_reach_the_terminal(key, bare):
     with pytest.raises(PresetError) as raised:
         kbt.BridgeTowerBackbone.from_preset(bare)
     assert str(raised.value).isprintable()
+
+
+BYTES = (faults_run.flip_a_bit, faults_run.cut)
+CHANGES = (faults_run.remove, faults_run.make_huge)
+
+
+def mutate(folder, rng):
+    """Change one file; its name."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    path = paths[rng.integers(len(paths))]
+    edits = map(faults_run.edit, CHANGES if path.suffix == ".json" else ())
+    faults = (*BYTES, *edits)
+    faults[rng.integers(len(faults))](path, rng)
+    return path.relative_to(folder).as_posix()
+
+
+@pytest.mark.parametrize(
+    "count", [20, pytest.param(2000, marks=pytest.mark.slow)]
+)
+def test_mutants_raise_the_typed_error_or_give_the_same(count, saved, tmp_path):
+    model, source = saved
+    readers = READERS | {"preprocessor.json": kbt.BridgeTowerVQAPreprocessor}
+    refused = 0
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        folder = shutil.copytree(source, tmp_path / f"{seed}")
+        (folder / manifest.MANIFEST).unlink()
+        name = mutate(folder, rng)
+        started = time.process_time()
+        try:
+            # Of new heads, missing parts, and no manifest.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                copy = readers.get(name, kbt.BridgeTowerVQA).from_preset(folder)
+        except (PresetError, ConversionError) as error:
+            refused += 1
+            assert "\x1b" not in str(error), (seed, name)  # noqa: PT017
+        except ValueError as error:
+            # Before the folder counts as a preset at all.
+            expected = ("`preset` must be one of", "`answers` must be given")
+            assert str(error).startswith(expected), (seed, name)  # noqa: PT017
+            refused += 1
+        except Exception as error:
+            raise AssertionError((seed, name)) from error
+        else:
+            if name not in readers:
+                check_the_same(model, copy, (seed, name))
+        assert time.process_time() - started < 20, (seed, name)
+        shutil.rmtree(folder)
+    assert refused > count / 4
+
+
+def check_the_same(model, copy, where):
+    """Weights that no file changed are those that were saved."""
+    # Not by path or order: a mutant may name a layer anew, or freeze it.
+    own, found = (
+        collections.Counter(w.tobytes() for w in m.backbone.get_weights())
+        for m in (model, copy)
+    )
+    assert where[1] == "model.weights.h5" or own == found, where
+    assert all(np.isfinite(w).all() for w in copy.get_weights()), where

@@ -178,49 +178,37 @@ def with_photos(monkeypatch):
     monkeypatch.setattr(table, "PRESETS", presets)
 
 
-def pictures_of(found):
-    return {path for rows in found.values() for path, _ in rows if path}
-
-
-def check_whole(found):
-    assert set(found) == {"ask", "match", "search", "fill", "look", "pictures"}
+def check_whole(found, suffix):
+    assert set(found) == {*EXAMPLES}
     shown = {path for path, _ in found["pictures"]}
-    assert shown >= pictures_of(found)
+    used = {path for rows in found.values() for path, _ in rows if path}
+    assert used <= shown
+    assert {path.suffix for path in shown} == {suffix}
     for path in shown:
         with Image.open(path) as picture:
             picture.verify()
     assert all("___" in text for _, text in found["fill"])
-    # Each text of a search is about a picture that is searched.
-    assert {path for path, _ in found["search"]} <= shown
 
 
-def test_photographs_if_they_are_installed(with_photos):
+def test_photographs_if_they_are_installed(with_photos, tmp_path, monkeypatch):
     assert kbt.default_family() == "bridgetower_small_photo_"
     found = kbt.first_examples()
-    check_whole(found)
-    assert {path.suffix for path in pictures_of(found)} == {".jpg"}
+    check_whole(found, ".jpg")
     # Published presets know photographs, and have no pictures of their own.
     for name in (PHOTO, "bridgetower_base", "no/such/folder"):
         assert kbt.first_examples(name) == found
-    (emoji, _) = kbt.first_examples("bridgetower_tiny_emoji_vqa")["ask"][0]
-    assert emoji.suffix == ".png"
+    check_whole(kbt.first_examples("bridgetower_tiny_emoji_vqa"), ".png")
+    for path in (PHOTOS / "examples").glob("*.jpg"):
+        first = ROOT / "examples" / "photographs" / path.name
+        assert path.read_bytes() == first.read_bytes()
+    # A distribution without examples.
+    bare = dataclasses.replace(table.PRESETS[PHOTO], root=str(tmp_path))
+    monkeypatch.setitem(table.PRESETS, PHOTO, bare)
+    check_whole(kbt.first_examples(), ".png")
 
 
 def test_emoji_otherwise():
     assert kbt.default_family() == "bridgetower_tiny_emoji_"
     found = kbt.first_examples()
-    check_whole(found)
+    check_whole(found, ".png")
     assert found == kbt.first_examples("bridgetower_base")
-    assert {path.suffix for path in pictures_of(found)} == {".png"}
-
-
-def test_a_distribution_without_examples(with_photos, tmp_path, monkeypatch):
-    bare = dataclasses.replace(table.PRESETS[PHOTO], root=str(tmp_path))
-    monkeypatch.setitem(table.PRESETS, PHOTO, bare)
-    check_whole(kbt.first_examples())
-
-
-def test_the_photographs_are_those_of_the_examples():
-    for path in (PHOTOS / "examples").glob("*.jpg"):
-        first = ROOT / "examples" / "photographs" / path.name
-        assert path.read_bytes() == first.read_bytes()

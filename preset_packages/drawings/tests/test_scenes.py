@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from builders import array
+from builders import assert_same_weights
 from keras_bridgetower_drawings.training.scenes import captions
 from keras_bridgetower_drawings.training.scenes import claim
 from keras_bridgetower_drawings.training.scenes import fusing
@@ -46,6 +48,8 @@ def rows(count=15):
 
 
 def test_pixels_show_the_facts_of_a_scene():
+    first, again = ([scene for _, _, scene, _ in rows(3)] for _ in range(2))
+    assert first == again
     made, rng = world(), np.random.default_rng(0)
     for _ in range(30):
         scene = made.scene(rng, "color")
@@ -70,35 +74,21 @@ def test_pixels_show_the_facts_of_a_scene():
                 assert sizes[fact[1]] > 1.2 * sizes[fact[2]]
 
 
-def test_scenes_are_equal_for_equal_seeds():
-    first, again = ([scene for _, _, scene, _ in rows(3)] for _ in range(2))
-    assert first == again
-    made = world()
-    assert (made.draw(first[0], 64) == made.draw(again[0], 64)).all()
-
-
 @pytest.mark.parametrize("part", ["training", "validation"])
 def test_each_caption_is_true_of_its_own_scene_alone(part):
+    """By the order of its words alone, where it tells of a relation."""
     for sort, rng, scene, _ in rows():
         other = world().near_miss(scene, sort, rng)
         told, swapped = captions.captions(scene, sort, part, rng, other)
         assert told.grade(scene) == swapped.grade(other) == 3
         assert told.grade(other) < 3 and swapped.grade(scene) < 3
-        assert sorted(set(told.text) - {"n"}) != [] and "{" not in told.text
-
-
-@pytest.mark.parametrize("part", ["training", "validation"])
-def test_swapped_captions_have_the_same_words(part):
-    for sort, rng, scene, _ in rows():
-        if sort in ("thing", "ground"):
-            continue
-        other = world().near_miss(scene, sort, rng)
-        both = captions.captions(scene, sort, part, rng, other)
-        words = [
-            sorted(w for w in re.findall("[a-z]+", c.text) if w not in "an")
-            for c in both
-        ]
-        assert words[0] == words[1] and both[0].text != both[1].text
+        assert "{" not in told.text
+        if sort not in ("thing", "ground"):
+            words = [
+                sorted(w for w in re.findall("[a-z]+", c.text) if w not in "an")
+                for c in (told, swapped)
+            ]
+            assert words[0] == words[1] and told.text != swapped.text
 
 
 def test_a_near_miss_changes_what_it_says_and_nothing_else():
@@ -126,18 +116,6 @@ def test_a_near_miss_changes_what_it_says_and_nothing_else():
         assert more is None or more.things[:-1] == scene.things
 
 
-def test_training_tells_each_sort_in_hundreds_of_forms():
-    rng = np.random.default_rng(0)
-    for sort in (*SORTS, "alone"):
-        made = [captions.new_form(sort, rng) for _ in range(2000)]
-        assert len(set(map(captions.plain, made))) > 300
-        # Each word of a relation is in each construction, from both sides.
-        for kind in captions.GRAMMAR["forms"][sort]["training"]:
-            for form in captions.GRAMMAR["constructions"][kind["construction"]]:
-                assert "{x}" in form or "{xx}" in form
-                assert ("{w}" in form or "{v}" in form) == ("words" in kind)
-
-
 def test_nothing_of_training_is_in_the_tests():
     rng = np.random.default_rng(0)
     for sort in (*SORTS, "alone"):
@@ -149,11 +127,9 @@ def test_nothing_of_training_is_in_the_tests():
         for _ in range(2000):
             assert captions.plain(captions.new_form(sort, rng)) not in held_out
     assert "checks" not in PATTERNS["training"]
-    names = [f"{word}" for word in "abcdefghijklmnopqrstuvwxyz"]
-    parts = things.split([*names, "guide a", "big b"])
+    parts = things.split([*"abcdefghijklmnopqrstuvwxyz", "guide a", "big b"])
     assert parts[-2:] == parts[:2]
     assert set(things.SPLITS) == set(parts)
-    assert parts == things.split([*names, "guide a", "big b"])
 
 
 def test_lists_hold_the_scene_first_and_its_near_misses():
@@ -215,7 +191,7 @@ def test_stages_train_the_task_that_scores(run):
         losses = stage.fit(batches, epochs=3, verbose=0).history["loss"]
         assert losses[2] < losses[0]
     x, y = data[0]
-    scores = keras.ops.convert_to_numpy(learner(x)[0])
+    scores = array(learner(x)[0])
     # The task computes the same scores.
     features = {
         "images": x["images"][x["image_rows"]],
@@ -237,18 +213,14 @@ def test_compared_fusions_differ_in_what_they_read_alone(
     monkeypatch.setattr(fusing, "GROUPS", 6)
     start.enter(run.task, run.sees, run.reads)
     meter = compared.new_task(changed["METER"])
-    kernels = []
-    for task in (run.task, meter):
-        fusion = task.backbone.fusion
-        for projection in (
-            fusion.image_projections[-1],
-            fusion.text_projections[-1],
-        ):
-            kernel = keras.ops.convert_to_numpy(projection.kernel)
-            kernels.append(kernel[:, : len(NAMES)].ravel())
-    # What the highest states say enters both alike.
-    cosines = np.corrcoef(kernels)
-    assert cosines[0, 2] > 0.9999 and cosines[1, 3] > 0.9999
+    for side in ("image_projections", "text_projections"):
+        kernels = [
+            array(getattr(task.backbone.fusion, side)[-1].kernel)
+            for task in (run.task, meter)
+        ]
+        # What the highest states say enters both alike.
+        named = [kernel[:, : len(NAMES)].ravel() for kernel in kernels]
+        assert np.corrcoef(named)[0, 1] > 0.9999
     assert meter.backbone.fusion.count_params() == weights["METER"]
     learned = compared.learn(changed["METER"], 1, 0, tmp_path)
     drawn = [world().draw(scene, start.SIDE) for _, _, scene, _ in rows(1)]
@@ -256,11 +228,8 @@ def test_compared_fusions_differ_in_what_they_read_alone(
     found = claim.Scores({"before": meter, "after": learned})(drawn, texts)
     assert np.abs(found["before"] - found["after"]).max() > 0.01
     for name in ("image_encoder", "text_encoder"):
-        towers = [
-            getattr(task.backbone, name).get_weights()
-            for task in (run.task, learned)
-        ]
-        assert all(map(np.array_equal, *towers))
+        before, after = (getattr(t.backbone, name) for t in (run.task, learned))
+        assert_same_weights(before, after)
 
 
 def test_a_gain_is_that_of_the_same_seeds_and_lists(tmp_path):
@@ -300,18 +269,3 @@ def test_the_preset_knows_what_its_vectors_do_not():
     for sort in ("side", "above", "size", "color", "ground"):
         assert found["fusion"][sort] >= 80 and right[sort] >= 10
     assert found["fusion"]["thing"] >= found["vectors"]["thing"]
-
-
-@pytest.mark.parametrize("name", [release.NAME, release.VECTORS])
-def test_facts_of_the_presets_are_true(name):
-    known = PRESETS[name]
-    task = getattr(kbt, known.tasks[0]).from_preset(name)
-    assert task.count_params() == known.parameters
-    assert task.backbone.image_size == known.image_size == start.SIDE
-    size = sum(f.stat().st_size for f in known.path.rglob("*") if f.is_file())
-    assert size <= 12e6 and known.path.name == release.NAME
-    scores = json.loads((known.path / "training.json").read_text())["scores"]
-    gain = scores["validation"]["lists"]["vectors"]["the fusion has more"]
-    assert known.reranks == (
-        "itm" in known.heads and float(gain.split("(")[1].split()[0]) > 0
-    )

@@ -1,21 +1,23 @@
-"""The distribution with the photo presets, built and opened."""
+"""The distribution with the photo presets, as it is written and installed."""
 
 import csv
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
-import zipfile
 import zlib
 
 import pytest
 from builders import FASTEST
 from builders import long_but
+from builders import randomise
+from builders import shallow
+from every_task import make
 from exported_files import check_shipped
+from keras_bridgetower_drawings.training.emoji.model import Together
+from keras_bridgetower_photos.training import credits
 from keras_bridgetower_photos.training import release
+from keras_bridgetower_photos.training import things
 from keras_bridgetower_photos.training.reranker import release as reranker
 
 import keras_bridgetower as kbt
@@ -25,108 +27,11 @@ from keras_bridgetower.presets.folder import PresetFolder
 pytestmark = FASTEST
 
 LIBRARY = pathlib.Path(kbt.__file__).parent
-DRAWINGS = pathlib.Path(table.PRESETS["bridgetower_tiny_emoji_vqa"].root)
 SOURCE = LIBRARY.parent / "preset_packages" / "photos"
 PACKAGE = SOURCE / release.PACKAGE
 # Pages, and how many of their blocks need the presets at least.
 README, GUIDES = ("README.md", 1), ("docs/**/*.md", 3)
 WITH_PHOTOS = '^```python title="With the photo presets"\n(.*?)^```$'
-TRAINED = pytest.mark.skipif(
-    not (PACKAGE / release.FOLDER).is_dir(),
-    reason="the photo presets are not trained yet: photo_world/release.py",
-)
-BUILD = """
-import sys
-from setuptools import build_meta
-build_meta.build_wheel(sys.argv[1])
-"""
-OPEN = """
-import socket
-def refuse(*args):
-    raise OSError("no network")
-socket.socket.connect = refuse
-import keras_bridgetower as kbt
-from keras_bridgetower.apps.cli import models
-from keras_bridgetower.apps.demo.models import OFFERED
-from keras_bridgetower.presets import table
-from keras_bridgetower.presets import verbs
-asked = models.DEFAULTS[verbs.ANSWER.name]
-print(table.default_family(), table.not_installed(), asked)
-print(models.FAMILY)
-print(sorted(OFFERED[:5]))
-print(*(path.name for path, _ in kbt.first_examples()["ask"]))
-task = kbt.BridgeTowerContrastive.from_preset(
-    "bridgetower_small_photo_contrastive"
-)
-print(task.embed(texts="a cat").shape)
-"""
-
-
-@pytest.fixture
-def site(tmp_path):
-    """A folder with an installed wheel, with emoji weights as a stand-in."""
-    pytest.importorskip("setuptools", "77")
-    source = shutil.copytree(
-        SOURCE,
-        tmp_path / "source",
-        ignore=lambda *_: ["table.json", release.FOLDER, "build"],
-    )
-    package = source / release.PACKAGE
-    emoji = "bridgetower_tiny_emoji_"
-    shutil.copytree(DRAWINGS / f"{emoji}vqa", package / release.FOLDER)
-    rows = json.loads((DRAWINGS / "table.json").read_text())
-    (package / "table.json").write_text(
-        json.dumps(
-            {
-                name.replace(emoji, release.FAMILY): {
-                    **row,
-                    "folder": release.FOLDER,
-                }
-                for name, row in rows.items()
-                if name.startswith(emoji)
-            }
-        )
-    )
-    subprocess.run(
-        [sys.executable, "-c", BUILD, str(tmp_path)],
-        cwd=source,
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "store")
-    # Some installers make links.
-    return shutil.copytree(
-        tmp_path / "store", tmp_path / "site", copy_function=os.symlink
-    )
-
-
-def test_the_wheel_opens_in_a_fresh_process(site):
-    paths = site, LIBRARY.parent, DRAWINGS.parent
-    path = os.pathsep.join(map(str, paths))
-    done = subprocess.run(
-        [sys.executable, "-c", OPEN],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    # All that is met first starts from photographs.
-    tasks = ("vqa", "mlm", "retrieval", "contrastive")
-    family = tuple(release.FAMILY + task for task in tasks)
-    offered = sorted(release.FAMILY + task for task in release.PRESETS)
-    assert done.stdout.splitlines()[-5:] == [
-        "bridgetower_small_photo_ {} bridgetower_small_photo_vqa",
-        str(family),
-        str(offered),
-        "cat.jpg coffee.jpg cat.jpg coffee.jpg",
-        "(128,)",
-    ]
-    (info,) = site.glob("*.dist-info")
-    assert "License-Expression: GPL-3.0-only" in (info / "METADATA").read_text()
-    licences = {path.name for path in (info / "licenses").iterdir()}
-    assert licences == {"LICENSE", "LICENSE.encoders"}
 
 
 @pytest.fixture
@@ -144,22 +49,22 @@ def installed(tmp_path, monkeypatch):
         monkeypatch.setitem(table.PRESETS, name, preset)
 
 
-@TRAINED
+PICTURES = [PACKAGE / "examples" / f"{x}.jpg" for x in ("cat", "coffee")]
+TEXTS = ["what animal is this?", "a cup of coffee"]
+SHIPPED = [
+    ("vqa", "answer", {"images": PICTURES, "questions": TEXTS, "top_k": 5}),
+    ("retrieval", "score", {"images": PICTURES, "texts": TEXTS}),
+    ("contrastive", "embed", {"images": PICTURES}),
+    ("contrastive", "embed", {"texts": TEXTS}),
+]
+
+
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("method", ["answer", "score", "embed"])
-def test_what_is_shipped_without_keras_equals_it(method):
-    pictures = [PACKAGE / "examples" / f"{x}.jpg" for x in ("cat", "coffee")]
-    texts = ["what animal is this?", "a cup of coffee"]
-    task = {"answer": "vqa", "score": "retrieval", "embed": "contrastive"}
-    for given in {
-        "answer": [{"images": pictures, "questions": texts, "top_k": 5}],
-        "score": [{"images": pictures, "texts": texts}],
-        "embed": [{"images": pictures}, {"texts": texts}],
-    }[method]:
-        check_shipped(release.FAMILY + task[method], method, **given)
+@pytest.mark.parametrize("task, method, given", SHIPPED)
+def test_what_is_shipped_without_keras_equals_it(task, method, given):
+    check_shipped(release.FAMILY + task, method, **given)
 
 
-@TRAINED
 def test_the_trained_package_is_whole():
     rows = json.loads((PACKAGE / "table.json").read_text())
     family = {release.FAMILY + suffix for suffix in release.PRESETS}
@@ -181,7 +86,6 @@ def test_the_trained_package_is_whole():
         assert one["split"] != "train" or one["licence"] in release.ALLOWED
 
 
-@TRAINED
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("case", long_but([README, GUIDES], README))
 def test_the_code_of_the_documents_runs_with_the_presets(
@@ -200,13 +104,10 @@ def test_the_code_of_the_documents_runs_with_the_presets(
     exec("\n".join(blocks), {"__name__": "__main__"})
 
 
-@TRAINED
 def test_answers_fit_their_questions():
     """What the preset cannot know, it says that it does not know."""
     task = kbt.BridgeTowerVQA.from_preset(PACKAGE / release.FOLDER)
-    cat, coffee = (
-        PACKAGE / "examples" / f"{name}.jpg" for name in ("cat", "coffee")
-    )
+    cat, coffee = PICTURES
     sure = [(cat, "what animal is this?"), (cat, "How many cats are there?")]
     unsure = [
         (cat, "what color are its eyes?"),
@@ -229,3 +130,94 @@ def test_answers_fit_their_questions():
     places = {"left", "middle", "right", "castle", "palace", "house", "wall"}
     assert names[4] & places and "cup" not in names[4] | names[5]
     assert {n for n, _ in task.answer(cat, "is it a dog?", 5)} == {"yes", "no"}
+
+
+QUESTIONS = ["is it red?", "is it blue?"]
+SHOWN = [
+    ("train", "one", "p", "GPL-3", "Ann", "", "picture", ""),
+    ("test", "two", "p", "GFDL-NIV-1.2", "Bob", "", "picture", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The tasks of a made preset, the folder that was stored, and rows."""
+    folder = tmp_path_factory.mktemp("run")
+    body = randomise(shallow(), scale=0.05)
+    tasks = [make(name, body) for name in ("vqa", "pretraining")]
+    for task in tasks:
+        for name in task.heads:
+            randomise(task.heads[name], scale=0.05)
+    Together(*tasks).save_to_preset(folder / "trained")
+    package = folder / release.PACKAGE
+    rows = release.store(folder / "trained", package / release.FOLDER)
+    record = {
+        "fusion": {"seconds": 7200, "backend": "jax", "seed": 3},
+        "scores_test": {"vqa": {"all": 75.5, "blind": 40.0}, "pictures": 9},
+    }
+    release.describe(package, rows, record, SHOWN, cores=2)
+    return tasks, package, rows
+
+
+def test_each_task_is_nearly_the_one_before(stored):
+    (vqa, pairs), package, rows = stored
+    folder = package / release.FOLDER
+    for row in rows.values():
+        task = getattr(kbt, row["tasks"][0]).from_preset(folder)
+        names = set(row["heads"])
+        assert set(task.heads) == names
+        for name in names:
+            head = (vqa if name == "vqa" else pairs).heads[name]
+            for old, new in zip(
+                head.weights, task.heads[name].weights, strict=True
+            ):
+                assert new.dtype == "float32"
+                assert abs(old - new).max() <= 2**-5 * abs(old).max()
+            assert row["parameters"] > head.count_params()
+    full, small = (
+        kbt.BridgeTowerContrastive.from_preset(path).embed(texts=QUESTIONS)
+        for path in (package.parent / "trained", folder)
+    )
+    same = (full * small).sum(1)
+    assert ((same > 0.98) & (same < 1 - 1e-7)).all(), same
+
+
+def test_a_search_reranks_where_that_improves_all_lists(stored):
+    _, package, _ = stored
+    rows = json.loads((package / "table.json").read_text())
+    assert {row["reranks"] for row in rows.values()} == {False}
+    for gains, improves in (((0.1, 0.02), True), ((0.1, -0.01), False)):
+        lists = {
+            f"{i}, re-ranked": {"nDCG@10": {"difference": gain}}
+            for i, gain in enumerate(gains)
+        }
+        lists = {"search": {"named": {"R@1": 3.0}, **lists, "pictures": 9}}
+        found = release.reranking({"scores_validation": lists})
+        assert found["reranks"] is improves
+
+
+def test_the_card_and_the_tables(stored):
+    _, package, rows = stored
+    PresetFolder(package / release.FOLDER).finish_check()
+    assert release.table_of(release.opened(package / release.FOLDER)) == rows
+    assert json.loads((package / "table.json").read_text()).keys() == set(rows)
+    card = (package / release.FOLDER / "README.md").read_text()
+    for told in ("* all: 75.5\n* blind: 40.0", "* GPL-3: 1 pictures"):
+        assert told in card
+    with (package / "pictures.csv").open() as file:
+        listed = list(csv.DictReader(file))
+    assert [one["authors"] for one in listed] == ["Ann", "Bob"]
+
+
+def test_a_license_that_does_not_fit_is_refused(monkeypatch):
+    class One:
+        id, split = "kangaroo", "validation"
+
+    world = things.World((One,), ())
+    credit = credits.Credit("kangaroo", *SHOWN[1][2:])
+    monkeypatch.setattr(things, "load", lambda folders: world)
+    monkeypatch.setattr(credits, "credits", lambda folders: [credit])
+    assert release.pictures({}) == [("validation", *credit)]
+    One.split = "train"
+    with pytest.raises(ValueError, match="kangaroo is under GFDL-NIV-1.2"):
+        release.pictures({})

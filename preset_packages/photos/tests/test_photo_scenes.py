@@ -1,6 +1,7 @@
 """Scenes of photographs: what is said and asked of them is true."""
 
 import collections
+import colorsys
 import re
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from builders import FASTEST
 from keras_bridgetower_photos.training import blind
 from keras_bridgetower_photos.training import captions
+from keras_bridgetower_photos.training import painting
 from keras_bridgetower_photos.training import questions
 from keras_bridgetower_photos.training import scenes
 from keras_bridgetower_photos.training import things
+from PIL import ImageColor
 from tiny_photos import DISKS
 from tiny_photos import PAINTS
 from tiny_photos import disks
@@ -42,18 +45,17 @@ def seen(scene, color):
     return bright > 1.8 * pixels[..., dark].max(-1) + 12
 
 
-def on_places(maker, number, sort):
-    """Draw scenes on the gray photographs, with things of unlike colors."""
-    for scene in drawn(maker, number, sort):
-        colors = [placed.thing.color for placed in scene.placed]
-        if scene.background and len({*colors}) == len(colors):
-            yield scene
-
-
 @pytest.mark.parametrize("sort", ["alone", "beside"])
 def test_boxes_are_around_what_is_seen(maker, sort):
+    """In the same scenes for the same seed."""
     found = 0
-    for scene in on_places(maker, 50, sort):
+    both = drawn(maker, 50, sort), drawn(maker, 50, sort)
+    for scene, again in zip(*both, strict=True):
+        np.testing.assert_array_equal(scene.picture, again.picture)
+        colors = [placed.thing.color for placed in scene.placed]
+        # On gray photographs, with things of unlike colors.
+        if not scene.background or len({*colors}) < len(colors):
+            continue
         order = [placed.middle for placed in scene.placed]
         assert order == sorted(order)
         for placed in scene.placed:
@@ -62,13 +64,6 @@ def test_boxes_are_around_what_is_seen(maker, sort):
             np.testing.assert_allclose(placed.box, box, atol=2)
             found += 1
     assert found > 10
-
-
-def test_same_seed_same_scene(world, maker):
-    again = scenes.Scenes(world, "train", side=112)
-    for one, other in zip(drawn(maker, 20), drawn(again, 20), strict=True):
-        np.testing.assert_array_equal(one.picture, other.picture)
-        assert one[1:] == other[1:]
 
 
 def test_splits_never_mix(world):
@@ -162,12 +157,12 @@ def test_what_is_said_to_be_on_the_left(maker, exchanged):
 
 def test_yes_and_no_are_equally_frequent(maker):
     rng = np.random.default_rng(7)
-    every = collections.Counter()
-    for _ in range(8):
-        for scene in drawn(maker, 60, seed=rng.integers(1000)):
-            for question in questions.questions(scene, rng):
-                if question.sort.startswith("is "):
-                    every[question.answer] += 1
+    every = collections.Counter(
+        question.answer
+        for scene in drawn(maker, 480)
+        for question in questions.questions(scene, rng)
+        if question.sort.startswith("is ")
+    )
     assert every.total() > 1000
     assert 0.45 < every["yes"] / every.total() < 0.55
 
@@ -207,3 +202,41 @@ def test_blind_scores_are_those_of_the_most_frequent_answers():
     scores = blind.scores(train, test)
     expected = {"sort": 2, "wording": 4, "text": 5, "options": 6}
     assert scores == {way: 100 * n / 8 for way, n in expected.items()}
+
+
+# The least and the most of the value of a shade.
+GRAYS = {"black": (0.0, 0.3), "gray": (0.3, 0.75), "white": (0.75, 1.0)}
+
+
+def hue_apart(color, pixel):
+    """Return the degrees between a pixel and a color of CSS."""
+    name = {"brown": "saddlebrown", "purple": "darkorchid"}.get(color, color)
+    named = np.array(ImageColor.getrgb(name)) / 255
+    one, other = (360 * colorsys.rgb_to_hsv(*x)[0] for x in (named, pixel))
+    apart = abs(one - other)
+    return min(apart, 360 - apart)
+
+
+def test_painted_things_look_as_they_are_called(world):
+    maker = scenes.Scenes(world, "train", side=112, painted=1.0)
+    rng, natural = np.random.default_rng(2), {n: c for n, _, c in DISKS}
+    found = set()
+    for _ in range(300):
+        scene = maker.draw(rng, "alone")
+        (placed,) = scene.placed
+        thing, (left, top, right, bottom) = placed
+        if not thing.paint:
+            assert thing.color == natural[thing.noun]
+            continue
+        assert thing.color == thing.paint != natural[thing.noun]
+        found.add(thing.color)
+        pixel = scene.picture[(top + bottom) // 2, (left + right) // 2] / 255
+        _, saturation, value = colorsys.rgb_to_hsv(*pixel)
+        if thing.color in GRAYS:
+            low, high = GRAYS[thing.color]
+            assert low <= value <= high and saturation * value < 0.15
+        else:
+            assert saturation > 0.15 and hue_apart(thing.color, pixel) < 45
+        told = captions.tell(scene, {"color"}, rng)
+        assert thing.color in told.replace("grey", "gray").lower()
+    assert found == set(painting.PAINTS)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny_photos
 from builders import LONG_ELSEWHERE
+from builders import array
 from keras_bridgetower_photos.training import lists
 from keras_bridgetower_photos.training import model
 from keras_bridgetower_photos.training import swapping
@@ -48,16 +49,8 @@ def tokenizer():
 
 
 @pytest.fixture
-def pool(tmp_path):
-    return Pool(tiny_photos.write_pool(tmp_path))
-
-
-@pytest.fixture
-def batches(pool, tokenizer):
-    return batches_of(pool, tokenizer)
-
-
-def batches_of(pool, tokenizer, **asked):
+def batches(tmp_path, tokenizer):
+    pool = Pool(tiny_photos.write_pool(tmp_path))
     vectors = np.random.default_rng(1).normal(size=(len(pool.rows), 4))
     names = [called(noun, meaning="a") for noun in NOUNS]
     things = [shown("cat", kind="mammal"), shown("car", kind="vehicle")]
@@ -69,10 +62,14 @@ def batches_of(pool, tokenizer, **asked):
     )
     kept = [shown(noun, split="train") for noun in ["cat", "car"] * lists.LISTS]
     of_lists = Lists(kept, pool.states, vectors, APART, swaps)
-    return Batches(
-        *(pool, vectors, tokenizer, ANSWERS, APART, swaps, pool, of_lists),
-        **asked,
-    )
+    given = tokenizer, ANSWERS, APART, swaps, pool, of_lists
+    return Batches(pool, vectors, *given)
+
+
+def new_tasks(tokenizer):
+    encoders = tiny_photos.encoders(tokenizer.vocabulary_size())
+    given = *encoders, tokenizer, ANSWERS
+    return model.new_tasks(*given, names=None, **tiny_photos.FUSION)
 
 
 def test_half_of_a_batch_is_like_the_other_half_and_apart(batches):
@@ -123,12 +120,7 @@ def test_answers_that_are_right_as_well_count(batches):
 def test_a_step_trains_the_fusion_and_leaves_the_towers(
     batches, tokenizer, learner, learning
 ):
-    vqa, pairs = model.new_tasks(
-        *tiny_photos.encoders(tokenizer.vocabulary_size()),
-        *(tokenizer, ANSWERS),
-        names=None,
-        **tiny_photos.FUSION,
-    )
+    vqa, pairs = new_tasks(tokenizer)
     learner = learner(vqa, pairs)
     learner.compile(keras.optimizers.Adam(1e-2))
     rng = np.random.default_rng(0)
@@ -144,10 +136,8 @@ def test_a_step_trains_the_fusion_and_leaves_the_towers(
     ]
     assert losses[-1] < losses[0]
     changed = [
-        any(not np.array_equal(a, b) for a, b in zip(old, new, strict=True))
-        for old, new in zip(
-            before, [part.get_weights() for part in parts], strict=True
-        )
+        not all(map(np.array_equal, old, part.get_weights()))
+        for old, part in zip(before, parts, strict=True)
     ]
     assert changed == [False] * 3 + [*learning] + [False] * (4 - len(learning))
 
@@ -157,26 +147,14 @@ def test_with_fewer_words_a_task_says_the_same(tokenizer):
     fewer = kbt.BridgeTowerBertTokenizer(
         words, sequence_length=tokenizer.sequence_length
     )
-    told = []
-    tasks = [
-        model.new_tasks(
-            *tiny_photos.encoders(known.vocabulary_size()),
-            *(known, ANSWERS),
-            names=None,
-            **tiny_photos.FUSION,
-        )[1]
-        for known in (fewer, tokenizer)
-    ]
+    told, tasks = [], [new_tasks(known)[1] for known in (fewer, tokenizer)]
     model.take_weights(*tasks)
     for task in tasks:
-        given = model.text_features(
-            task.preprocessor.tokenizer, ["a photo of car"]
-        )
+        known = task.preprocessor.tokenizer
+        given = model.text_features(known, ["a photo of car"])
         states = task.backbone.text_tower.predict_on_batch(given)[-1]
-        logits = keras.ops.convert_to_numpy(
-            task.heads["mlm"](np.ones((1, 1, 12), "float32"))
-        )
-        told.append((np.asarray(states), logits))
+        logits = task.heads["mlm"](np.ones((1, 1, 12), "float32"))
+        told.append((np.asarray(states), array(logits)))
     (few, few_logits), (all_states, all_logits) = told
     assert np.allclose(few, all_states, atol=1e-6)
     place = tokenizer.get_vocabulary().index("cat")
@@ -216,44 +194,44 @@ def test_exchanged_classes_keep_what_is_alike(swaps):
     assert seen == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("The tawny owl is left of a kite", "The toaster is left of an oven"),
-        ("Tawny owls and one radio", "Toasters and one hawk"),
-        # Its own meaning, and that of all others that it fits.
-        ("a night bird", None),
-        ("a bird", None),
-        ("a red thing", None),
-    ],
-)
-def test_texts_are_said_of_the_new_things(swaps, text, told):
-    swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
+@pytest.fixture
+def swap(swaps):
+    """The owl is a toaster then, and the kite an oven."""
+    return swapping.Swap(swaps, np.array([2, 3, 0, 1]))
+
+
+NAMED = ["tawny owl", "kite"]
+# A text that names its own meaning, or that of all others that it fits, is said
+# of nothing new.
+TEXTS = {
+    "The tawny owl is left of a kite": "The toaster is left of an oven",
+    "Tawny owls and one radio": "Toasters and one hawk",
+    "a night bird": None,
+    "a bird": None,
+    "a red thing": None,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_are_said_of_the_new_things(swap, text):
     rng = np.random.default_rng(0)
-    assert swap.rename(text, ["tawny owl", "kite"], rng) == told
+    assert swap.rename(text, NAMED, rng) == TEXTS[text]
 
 
 @pytest.mark.parametrize(
-    ("question", "told"),
+    "text, answer, sort, told",
     [
-        # The owl is a toaster then, and the kite an oven.
-        (
-            ("what is on the left?", "tawny owl", [], "noun"),
-            ("what is on the left?", "toaster", ("toaster",), "noun"),
-        ),
-        (
-            ("what bird is it?", "kite", [], "noun"),
-            ("what device is it?", "oven", ("oven",), "noun"),
-        ),
+        ("what is it?", "tawny owl", "noun", ("what is it?", "toaster")),
+        ("what bird is it?", "kite", "noun", ("what device is it?", "oven")),
         # No kind is known of toasters, and two things are birds.
-        (("what bird is it?", "tawny owl", [], "noun"), None),
-        (("what kind is it?", "bird", [], "kind"), None),
+        ("what bird is it?", "tawny owl", "noun", None),
+        ("what kind is it?", "bird", "kind", None),
     ],
 )
-def test_answers_name_the_new_things(swaps, question, told):
-    swap = swapping.Swap(swaps, np.array([2, 3, 0, 1]))
+def test_answers_name_the_new_things(swap, text, answer, sort, told):
     rng = np.random.default_rng(1)
-    assert ask(swap, question, ["tawny owl", "kite"], rng) == told
+    found = ask(swap, (text, answer, [], sort), NAMED, rng)
+    assert found == (told and (*told, (told[1],), sort))
 
 
 def test_a_list_has_the_right_picture_first_and_its_new_name(
@@ -298,8 +276,7 @@ def test_the_fusion_begins_in_the_space_of_texts_and_pictures():
         (seen, head.image_dense, fusion.image_projections[-1]),
     ):
         space, found = (
-            keras.ops.convert_to_numpy(layer(states))[:, :8]
-            for layer in (dense, projection)
+            array(layer(states))[:, :8] for layer in (dense, projection)
         )
         space -= space.mean(0)
         # All but the last two of both heads.
