@@ -62,7 +62,7 @@ def pytest_ignore_collect(collection_path, config):
 
 # Files that share what takes long to start, and such as would be the last.
 TOGETHER = (
-    r"serve/test_(hostile|refusals|rerank_clients|shapes)\.",
+    r"serve/test_(clients|hostile|refusals|shapes)\.",
     r"training/test_(distribution|ranks|survival)\.",
     r"/test_(contracts|photo_package|processes|without_apps)\.",
 )

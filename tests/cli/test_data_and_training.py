@@ -93,12 +93,16 @@ def test_evaluate(run, records):
     assert "must be of the records' task, 'vqa'" in said.err
 
 
+@pytest.mark.parametrize(
+    "place", ["store", pytest.param("folder", marks=pytest.mark.slow)]
+)
 @pytest.mark.usefixtures("store")
-def test_train_then_evaluate(run, records):
+def test_train_then_evaluate(run, records, place, tmp_path):
     """The preset that a run saves has the scores that the run gave."""
     changes = ("steps=2", "batch_size=4", "image_size=64", "text_length=16")
     words = ("train", "vqa_base", "--data", records, "--init", PRESET)
-    words += ("--output", "memory://trained/runs", "--every", 1)
+    output = tmp_path if place == "folder" else "memory://trained/runs"
+    words += ("--output", output, "--every", 1)
     words += ("--data", records.with_name("more"))
     for change in changes:
         words += ("--set", change)
@@ -106,7 +110,6 @@ def test_train_then_evaluate(run, records):
     found = json.loads(said.out)
     # The recipe and the like are for a reader, and no JSON.
     assert "batch_size: 4   [paper: 512]" in said.err
-    assert "more test: its samples have no labels" in said.err
     split = f"{records.name} validation"
     assert found["scores"].keys() == {split, "more test"}
     scores = found["scores"][split]
@@ -114,6 +117,10 @@ def test_train_then_evaluate(run, records):
     words_again = ("evaluate", found["preset"], records, "--json")
     again = json.loads(run(*words_again).out)["scores"]["validation"]
     assert again["vqa_score"] == pytest.approx(scores["vqa_score"], abs=1e-4)
+    # Called again, nothing is trained, and the scores are told anew.
+    said = run(*words)
+    assert f"preset: {found['preset']}" in said.out
+    assert "more test: its samples have no labels" in said.out + said.err
     # Trained further, it takes the place of the earlier preset: also after the
     # loss of one of two shards, if that is allowed.
     words += ("--set", "steps=3", "--force-resume")

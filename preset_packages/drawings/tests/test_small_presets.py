@@ -56,6 +56,12 @@ def test_preset_facts_are_true(name):
     sums = json.loads((folder / manifest.MANIFEST).read_text())["sha256"]
     names = {path.relative_to(folder).as_posix() for path in files}
     assert names == {*sums, manifest.MANIFEST}
+    # Reranking is on where lists of validation gain by it.
+    if known.path.name == release.NAME:
+        scores = json.loads((folder / "training.json").read_text())["scores"]
+        gain = scores["validation"]["lists"]["vectors"]["the fusion has more"]
+        gains = float(gain.split("(")[1].split()[0]) > 0
+        assert known.reranks == ("itm" in known.heads and gains)
 
 
 def entailed(scenes):
