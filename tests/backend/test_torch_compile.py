@@ -7,8 +7,7 @@ import pytest
 import keras_bridgetower as kbt
 from keras_bridgetower.training import AdamW
 
-# Tracing takes ten seconds.
-pytestmark = [builders.FASTEST, pytest.mark.slow]
+pytestmark = builders.FASTEST
 
 
 def tensors(arrays):
@@ -27,6 +26,7 @@ def test_predict_is_one_graph():
     assert (seen.graph_count, seen.break_reasons) == (1, [])
 
 
+@pytest.mark.slow
 # Dynamo reads `grad` of all tensors.
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_only_the_backward_pass_breaks_a_training_step():

@@ -140,9 +140,6 @@ LAYERS = {
 # They wrap layers of an encoder, from which a tower makes them anew.
 WRAPPERS = ("AllPositions", "FirstOutput", "PartOfStage", "Patches")
 WRAPPERS += ("TokenLookup",)
-# Compared with transformers and other peers in tests of their own.
-PARTS = ("BridgeTowerTokenizer", "BridgeTowerBertTokenizer")
-PARTS += ("BridgeTowerJsonTokenizer", "BridgeTowerImageConverter")
 # Layers whose arguments are lists or dicts, and a call with three states.
 WITH_LISTS = {
     "FirstManager": lambda layer, x: layer(x),
@@ -206,6 +203,7 @@ def classified():
 
 BACKBONES = {
     "BridgeTowerBackbone": whole(),
+    "BridgeTowerBackbone, static": whole(bridge="static_manager"),
     "BridgeTowerBackbone, adaptive": whole(bridge="adaptive_manager"),
     "BridgeTowerBackbone, merged": whole(
         projections="per_layer",
@@ -263,6 +261,30 @@ def in_features(name, preprocessor):
     return made[0] if isinstance(made, tuple) else made
 
 
+def ids(*words):
+    return {word: number for number, word in enumerate(words)}
+
+
+WORDS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "is", "it", "red")
+BERT_WORDS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", *WORDS[5:])
+PIECES = {"type": "WordPiece", "unk_token": "<unk>", "vocab": ids(*WORDS)}
+PIECES |= {"continuing_subword_prefix": "##", "max_input_chars_per_word": 9}
+JSON = {
+    "model": PIECES,
+    "pre_tokenizer": {"type": "Whitespace"},
+    "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+}
+BYTES = {"vocabulary": ids(*tokenizer().get_vocabulary()), "merges": []}
+SENTENCES = ["is it", "it is red"]
+PARTS = {
+    "BridgeTowerTokenizer": (BYTES, SENTENCES),
+    "BridgeTowerBertTokenizer": ({"vocabulary": ids(*BERT_WORDS)}, SENTENCES),
+    "BridgeTowerJsonTokenizer": ({"vocabulary": JSON}, SENTENCES),
+    "BridgeTowerImageConverter": (
+        {"image_size": 64, "mode": "hf", "size_divisor": 16},
+        samples("vqa")[0]["images"],
+    ),
+}
 SCHEDULE = dict(peak=1e-3, total_steps=100, warmup=7, power=2.0, end=1e-5)
 # What has a configuration alone.
 PLAIN = {name: LAYERS[name].values for name in WITH_LISTS} | {
@@ -288,9 +310,28 @@ PLAIN = {name: LAYERS[name].values for name in WITH_LISTS} | {
 
 # --- The tests ---
 
+HEADS = [name for name in LAYERS if name.endswith("Head")]
+OF_ENCODER = "multiple values for keyword argument 'dtype'"
+NO_DTYPE = "unexpected keyword argument 'dtype'"
+NOT_ALONE = "A copy of a tower alone needs weights that are not quantized"
 UNEQUAL = "Not equal to tolerance"
 # Messages, by method and case.
 DIFFERENCES = {
+    # Logits and vectors are float32 with any policy.
+    **{("precision", name): r"\+ float16" for name in HEADS},
+    # They have the dtype of their encoder.
+    ("precision", "Tower"): NO_DTYPE,
+    ("precision", "Tower, of texts"): NO_DTYPE,
+    ("precision", "ClassifiedEncoder"): OF_ENCODER,
+    ("quantization", "ClassifiedEncoder"): OF_ENCODER,
+    # Models are saved in int8 and int4; a tower is saved by its backbone.
+    **{
+        ("quantization", name): "quantized to float8"
+        for name in BACKBONES
+        if "Tower" in name
+    },
+    ("quantization", "Tower"): NOT_ALONE,
+    ("quantization", "Tower, of texts"): NOT_ALONE,
     # They draw from the rows of a batch, anew for each one, and what is drawn
     # comes with the features.
     ("preprocessor", "masked_lm"): UNEQUAL,
@@ -325,6 +366,9 @@ def each(cases, *always):
     )
 
 
+not_on_torch = pytest.mark.skipif(
+    BACKEND == "torch", reason="without a GPU the method returns at once"
+)
 MERGED = "BridgeTowerBackbone, merged"
 # All tasks are trained and saved in `conformance`, too.
 FEW_TASKS = ["text_classifier", *["vqa", "contrastive"] * (BACKEND == "torch")]
@@ -355,6 +399,21 @@ def test_layer(name):
             run_training_check=row.trained > 0,
             run_precision_checks=False,
         )
+
+
+@not_on_torch
+@each(LAYERS | MODELS, "StaticManager", "LinearHead", "Tower")
+def test_precision(name):
+    with hub("precision", name) as case:
+        case.run_precision_test(*called(name))
+
+
+@not_on_torch
+@each(MODELS, MERGED)
+def test_quantization(name):
+    made, values, inputs = called(name)
+    with hub("quantization", name) as case:
+        case.run_quantization_test(made(**values), made, values, inputs)
 
 
 @each(BACKBONES, MERGED)
@@ -427,6 +486,35 @@ def test_preprocessor(name):
         if "text" not in TASKS[name].names:
             run = case.run_preprocessing_layer_test
         run(TASKS[name].preprocessor, values, (x, *y) if y else x)
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("name", PARTS)
+def test_part_of_a_preprocessor(name):
+    with hub("part", name) as case:
+        case.run_preprocessing_layer_test(cls(name), *PARTS[name])
+
+
+SHIPPED = {name: name for name in ("vqa", "contrastive", "entailment", "nlvr2")}
+SHIPPED |= dict(retrieval="retrieval", masked_lm="mlm", pretraining="pretrain")
+
+
+@LONG_ELSEWHERE
+@pytest.mark.parametrize("name", long_but(SHIPPED, "vqa", "retrieval"))
+def test_preset(name):
+    case, preset = TASKS[name], f"bridgetower_tiny_easy_{SHIPPED[name]}"
+    given = samples(name)
+    x = in_features(name, case.preprocessor.from_preset(preset))
+    parts = [(case.preprocessor, given), (case.task, x)]
+    if name == "vqa":
+        parts += [
+            (kbt.BridgeTowerBackbone, x),
+            (kbt.BridgeTowerTokenizer, list(given[0]["text"])),
+            (kbt.BridgeTowerImageConverter, given[0]["images"]),
+        ]
+    with hub("preset", name) as tests:
+        for part, inputs in parts:
+            tests.run_preset_test(part, preset, inputs)
 
 
 @LONG_ELSEWHERE
