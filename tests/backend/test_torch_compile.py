@@ -1,29 +1,52 @@
 """The graphs of `torch.compile`: a break costs the speed of compiling."""
 
-import builders
 import keras
 import pytest
+from builders import FASTEST
+from builders import clip
+from builders import features
+from builders import one_layer_each
+from builders import preprocessor
+from builders import raw
+from builders import retrieval
+from builders import shallow
 
 import keras_bridgetower as kbt
+from keras_bridgetower.models.attention import BridgeTowerAttention
 from keras_bridgetower.training import AdamW
 
-pytestmark = builders.FASTEST
+pytestmark = FASTEST
 
 
 def tensors(arrays):
     return keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
 
 
-def test_predict_is_one_graph():
-    """With KerasHub's attention and ours."""
+def check_whole(function, x):
     import torch
 
-    task = builders.retrieval(**builders.one_layer_each())
-    x = (tensors(builders.features(task.backbone)),)
     with torch.no_grad():
-        task.predict_step(x)  # That builds it.
-        seen = torch._dynamo.explain(task.predict_step)(x)
+        function(x)  # That builds it.
+        seen = torch._dynamo.explain(function)(x)
     assert (seen.graph_count, seen.break_reasons) == (1, [])
+
+
+def test_attention_parts_no_graph():
+    """KerasHub's and ours."""
+    tower = kbt.Tower(clip(layers=1), (-1,))
+    attention = BridgeTowerAttention(num_heads=2, key_dim=8)
+
+    def run(images):
+        (x,) = tower(images, training=False)
+        return attention(x, x)
+
+    check_whole(run, tensors(features(batch=1)["images"]))
+
+
+@pytest.mark.slow
+def test_predict_is_one_graph():
+    task = retrieval(**one_layer_each())
+    check_whole(task.predict_step, (tensors(features(task.backbone)),))
 
 
 @pytest.mark.slow
@@ -33,10 +56,10 @@ def test_only_the_backward_pass_breaks_a_training_step():
     """Keras calls `loss.backward()` in it."""
     import torch
 
-    task = kbt.BridgeTowerVQA(builders.shallow(), builders.preprocessor())
+    task = kbt.BridgeTowerVQA(shallow(), preprocessor())
     task.compile(AdamW(1e-3))
-    task.train_on_batch(*builders.raw())  # That creates all variables.
-    batch = tensors(task.preprocessor(*builders.raw())[:2])
+    task.train_on_batch(*raw())  # That creates all variables.
+    batch = tensors(task.preprocessor(*raw())[:2])
     seen = torch._dynamo.explain(task.train_step)(batch)
     (reason,) = seen.break_reasons
     assert seen.graph_count == 2
