@@ -184,7 +184,7 @@ def test_pruning_continues_after_a_kill(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
 
 
-@slow_on("tensorflow", "jax")
+@slow_on("tensorflow")
 def test_damaged_checkpoints_are_skipped_and_set_aside(tmp_path):
     fitted(tmp_path, keep=2)
     # Only the newest two were kept.
@@ -230,6 +230,7 @@ def test_averages_replace_weights_at_the_end(tmp_path):
         assert_same_weights(whole, other)
 
 
+@FASTEST
 def test_a_full_disk_leaves_old_checkpoints(tmp_path):
     old = {"x": np.arange(10)}
     RunFolder(tmp_path).write(1, old, {})
