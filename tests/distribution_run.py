@@ -12,17 +12,22 @@ import tempfile
 import keras
 import numpy as np
 import unchanged
-import unequal_replicas
+from builders import array
 from builders import clip
 from builders import roberta
+from keras import ops
 
 import keras_bridgetower as kbt
+from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.metrics.keras_metrics import ContrastiveAccuracy
 from keras_bridgetower.metrics.keras_metrics import VQAScore
 from keras_bridgetower.models.heads import contrastive_features
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.objectives.losses import ContrastiveLoss
+from keras_bridgetower.objectives.losses import MaskedLMLoss
 from keras_bridgetower.objectives.losses import VQALoss
+from keras_bridgetower.objectives.pair_objectives import NextSample
+from keras_bridgetower.objectives.pair_objectives import TakeSamples
 from keras_bridgetower.objectives.pair_objectives import with_packed
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.training.optim.adamw import AdamW
@@ -126,7 +131,7 @@ def built(optimizer, eager):
             # Noise would break it, until an update mends it.
             continue
         noise = rng.normal(size=weight.shape, scale=0.2)
-        start = keras.ops.convert_to_numpy(weight)
+        start = array(weight)
         weight.assign(start * 0 + noise + (weight.path.endswith("gamma")))
     # A second `compile` must not reduce gradients twice.
     optimizer = optimizer()
@@ -195,14 +200,14 @@ def trained(strategy, names):
 
 def whole(strategy, task, weight):
     with strategy.gathered(task):
-        return np.array(keras.ops.convert_to_numpy(weight))
+        return np.array(array(weight))
 
 
 def saved(strategy):
     """Return how a preset and a file differ from weights, and their share."""
     with strategy.scope():
         task = kbt.BridgeTowerVQA(small(), answers=["yes", "no"])
-    before = [keras.ops.convert_to_numpy(w) for w in task.weights]
+    before = [array(w) for w in task.weights]
     share = 1.0
     if ON_JAX:
         shards = [w.value.addressable_shards[0].data for w in task.weights]
@@ -214,7 +219,7 @@ def saved(strategy):
         alone = kbt.BridgeTowerVQA.from_preset(f"{folder}/preset")
         loaded = keras.models.load_model(f"{folder}/task.keras")
     differences = [
-        np.abs(keras.ops.convert_to_numpy(w) - b).max()
+        np.abs(array(w) - b).max()
         for one in (alone, loaded)
         for w, b in zip(one.weights, before, strict=True)
     ]
@@ -222,6 +227,97 @@ def saved(strategy):
     alone.backbone.checkpoint_activations()
     loaded.quantize("int8")
     return {"saved": np.max(differences), "share": np.array(share)}
+
+
+SLOTS, WORDS = 3, 5
+
+
+def pieces(rank):
+    """Return what one of two replicas of unequal size sees of the other."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(5, 2)).astype("float32")
+    logits = rng.normal(size=(len(x), SLOTS, WORDS)).astype("float32")
+    labels = rng.integers(0, WORDS, (len(x), SLOTS)).astype("int32")
+    labels[3:, 1:] = -100
+    own = slice(0, 3) if rank == 0 else slice(3, 5)
+
+    rows, offset = backend_ops.all_gather(ops.convert_to_tensor(x[own]))
+    ranking = pair_objectives.make_objective("ranking")
+    texts, _ = ranking.draw(0, np.arange(len(x)))
+    (taken,) = backend_ops.gradients(
+        lambda tensors: ops.sum(TakeSamples()(tensors[0], texts[own])), [x[own]]
+    )
+    return {
+        "next": array(NextSample()(x[own])),
+        "hard": array(hard(x, own)),
+        "ranked": array(ranked(ranking, x[own], texts[own])),
+        "x": x,
+        "rows": array(rows),
+        "offset": np.array(int(offset)),
+        "taken": taken,
+        "sum": array(backend_ops.global_sum(ops.ones(()) + rank)),
+        "logits": logits,
+        "labels": labels,
+        # Called as a loss, it would be divided by replicas on some engines.
+        "mlm": array(
+            MaskedLMLoss().call(labels[own], ops.convert_to_tensor(logits[own]))
+        ),
+    }
+
+
+def ranked(ranking, x, false_texts):
+    """Scores of texts for images, both of them `x`: products."""
+    states = [ops.convert_to_tensor(x)[:, None]]
+    drawn = {
+        "padding_mask": ops.convert_to_tensor(x),
+        "false_texts": ops.convert_to_tensor(false_texts),
+    }
+    found, _ = ranking.logits(
+        lambda text, image, mask: (
+            2 * (ops.sum(text[0][:, 0] * image[0][:, 0], -1),)
+        ),
+        {"rank": lambda scores: scores},
+        *(states, states, drawn),
+    )
+    return found["rank"]
+
+
+def hard(x, own):
+    """Texts and images of hard negatives, both of them `x`, side by side."""
+    objective = pair_objectives.make_objective("hard_negatives")
+    *drawn, _ = objective.draw(0, np.arange(len(x), dtype="int32"))
+    features = {
+        name: ops.convert_to_tensor(values[own])
+        for name, values in zip(objective.drawn, drawn, strict=True)
+    }
+    rows = ops.convert_to_tensor(x[own])
+    states = [rows[:, None]]
+    pairs, _ = objective.logits(
+        lambda text, image, mask: (
+            2 * (ops.concatenate([text[0][:, 0], image[0][:, 0]], axis=-1),)
+        ),
+        {"itm": lambda pairs: pairs},
+        *(states, states, {"padding_mask": rows, **features}),
+        (rows, 2 * rows, ops.ones(())),
+    )
+    return pairs["itm"]
+
+
+def seen(strategy):
+    """Return what the replicas of this process see, by their number."""
+    if keras.config.backend() == "torch":
+        return {strategy.index: pieces(strategy.index)}
+    import tensorflow as tf
+
+    found = {}
+
+    def replica():
+        context = tf.distribute.get_replica_context()
+        index = int(context.replica_id_in_sync_group)
+        found[index] = pieces(index)
+
+    strategy.engine.run(replica)
+    return found
 
 
 def main(kinds, optimizers, destination):
@@ -235,7 +331,7 @@ def main(kinds, optimizers, destination):
     if kind == "data_parallel" and not ON_JAX:
         found |= {
             f"replica {index}/{name}": value
-            for index, values in unequal_replicas.seen(strategy).items()
+            for index, values in seen(strategy).items()
             for name, value in values.items()
         }
     on_torch = keras.config.backend() == "torch"

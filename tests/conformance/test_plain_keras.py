@@ -6,14 +6,12 @@ itself differs. Functional models over the graph of a task are such, too.
 """
 
 import copy
-import os
-import pathlib
 import pickle
 import subprocess
-import sys
 
 import every_task
 import keras
+import launch
 import numpy as np
 import pytest
 from builders import FASTEST
@@ -31,7 +29,6 @@ from every_task import only
 from every_task import state
 
 ON_TORCH = keras.config.backend() == "torch"
-HERE = pathlib.Path(__file__).parent
 # One that draws from batches of pairs, and one that is soon compiled.
 SOME = ("retrieval", "text_classifier")
 
@@ -112,18 +109,31 @@ def test_copies(name, make, trained):
     assert difference(copied.weights[0], task.weights[0]) > 0.5
 
 
+# Tasks that this backend saved take a step in a process of another backend:
+# each line of its input has the name of a task and its folder.
+TAKES_STEPS = """
+import torch, sys, pathlib, every_task, keras, numpy as np
+for line in sys.stdin:
+    name, folder = line.split(maxsplit=1)
+    folder = pathlib.Path(folder.strip())
+    task = keras.saving.load_model(folder / "first.keras")
+    np.savez(folder / "before.npz", **every_task.state(task))
+    # To compile takes longer than a step.
+    task.run_eagerly, task.jit_compile = True, False
+    every_task.step(name, task)
+    np.savez(folder / "after.npz", **every_task.state(task))
+    task.save(folder / "second.keras")
+    print("done", name, flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def other_backend():
     """A callable that lets a process of another backend train a task."""
-    path = os.pathsep.join(map(str, (HERE, HERE.parent, HERE.parent.parent)))
-    backend = OTHER[keras.config.backend()]
-    process = subprocess.Popen(
-        [sys.executable, HERE / "other_backend_run.py"],
-        env=os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": path},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    backend = {"KERAS_BACKEND": OTHER[keras.config.backend()]}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = ["-c", TAKES_STEPS]
+    (process,) = launch.started([command], [backend], **pipes, stderr=None)
 
     def train(name, folder):
         print(name, folder, file=process.stdin, flush=True)

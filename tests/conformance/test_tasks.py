@@ -218,7 +218,7 @@ def test_length_of_texts_is_set_afterwards(name):
 @pytest.mark.filterwarnings("ignore:.*texts cut")
 def test_length_of_texts_in_fit():
     task = randomise(every_task.make("text_regressor"))
-    task.compile(keras.optimizers.SGD(0.0))
+    task.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
 
     def loss():
         given = every_task.given("text_regressor")

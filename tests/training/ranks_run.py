@@ -4,9 +4,9 @@ KERAS_BACKEND=torch KIND=data_parallel python tests/training/ranks_run.py \
     WHAT RECORDS FOLDER
 
 Each process trains on captions, once in one go and once from the middle of an
-epoch on (WHAT is "trained"), also with split weights ("split"), or it only
-reads them ("read"). Then it finds other checkpoints than its neighbours, and
-reads other data. What it saw is saved in FOLDER, in INDEX.npz and INDEX.json.
+epoch on (WHAT is "trained"), also with split weights ("split"). Then it finds
+other checkpoints than its neighbours, and reads other data. What it saw is
+saved in FOLDER, in INDEX.npz and INDEX.json.
 """
 
 import json
@@ -20,12 +20,12 @@ import time
 
 import keras
 import numpy as np
-import split_passes
 from builders import ANSWERS
 from builders import SIDE
 from builders import array
 from builders import features
 from builders import one_layer_each
+from builders import randomise
 from builders import retrieval
 from builders import shallow
 from builders import tokenizer
@@ -39,9 +39,7 @@ from keras_bridgetower.data.stream.stream import Stream
 from keras_bridgetower.objectives import pair_objectives
 from keras_bridgetower.preprocessing.masking import TokenMasking
 from keras_bridgetower.training.optim.adamw import AdamW
-from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
-from keras_bridgetower.training.runs.places import RunFolder
 
 # Two epochs of the records, and a step in the second one.
 RECORDS, BATCH, STEPS, FIRST = 24, 8, 6, 4
@@ -118,7 +116,7 @@ def caught(function):
     try:
         function()
         error = ""
-    except ValueError as raised:
+    except (ValueError, RuntimeError) as raised:
         error = f"{type(raised).__name__}: {raised}"
     return [error, time.monotonic() - started]
 
@@ -174,24 +172,6 @@ def asked(strategy):
         "score": task.score(list(pictures[:2]), texts),
         "rank": task.rank(list(pictures), texts),
     }
-
-
-def read(strategy, records, folder):
-    for _ in strategy.batches(stream(records), epochs=2):
-        pass
-    own = folder / f"own {strategy.index}"
-    written = RunFolder(own / "written")
-    for step in (FIRST, STEPS):
-        written.write(step, {"x": np.zeros(1)}, {})
-    steps = written.checkpoints()
-
-    def resume(folder, seed):
-        started = {"stream": stream(records, seed).identity}
-        checks.newest(strategy, RunFolder(folder), started)
-
-    # The other engines compute it in each process alone.
-    saved = asked(strategy) if keras.config.backend() == "jax" else {}
-    return saved, found(strategy, own, steps, resume)
 
 
 def trained(strategy, records, folder, split=False):
@@ -368,23 +348,124 @@ def caught_or_made(run):
         return f"{error}"
 
 
+X, Y = features(batch=8), np.eye(4, dtype="float32")[np.arange(8) % 4]
+
+
+class Fails(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise OSError("no such picture")
+
+
+def answering(strategy, cls=keras.optimizers.SGD, **values):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        task = kbt.BridgeTowerVQA(shallow(), answers=ANSWERS)
+        randomise(task, scale=0.1)
+        optimizer = cls(0.1, **values)
+        if cls is keras.optimizers.SGD:
+            optimizer.exclude_from_weight_decay(task.trainable_variables[::2])
+        task.compile(optimizer)
+    return task
+
+
+def fit(task, rows=4, **kwargs):
+    x = {name: value[:rows] for name, value in X.items()}
+    given = dict(batch_size=4, shuffle=False, verbose=0)
+    task.fit(x, Y[:rows], **given, **kwargs)
+
+
+def copied(task):
+    return [array(w).copy() for w in task.weights]
+
+
+def apart(one, other):
+    return max(
+        float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True)
+    )
+
+
+def averages(strategy):
+    """Return weights after `fit` with averages, decay and a validation.
+
+    Those of Keras' SGD, then of our AdamW, then of the same that accumulates.
+    """
+    found, ours = [], {"cls": AdamW, "epsilon": 0.1}
+    for values in ({}, ours, ours | {"gradient_accumulation_steps": 2}):
+        task = answering(strategy, use_ema=True, weight_decay=0.3, **values)
+        fit(task, rows=8, validation_data=(X, Y))
+        found += copied(task)
+    return found
+
+
+def after_an_error(strategy):
+    """Return a task, and how it differs from one without the error."""
+    task, other = (answering(strategy, momentum=0.9) for _ in "ab")
+    try:
+        fit(task, callbacks=[Fails()])
+    except OSError:
+        fit(task)
+    fit(other)
+    fit(other)
+    return task, apart(copied(task), copied(other))
+
+
+def frozen_and_not(strategy, task):
+    """Return how much the image tower moved: frozen, and not any more."""
+    tower, moved = task.backbone.image_tower, []
+    for trainable in (False, True):
+        tower.trainable = trainable
+        with strategy.scope():
+            task.compile(keras.optimizers.SGD(0.1))
+        before = copied(tower)
+        fit(task)
+        moved.append(apart(before, copied(tower)))
+    return moved
+
+
+def refused(strategy, task):
+    def compiled():
+        with strategy.scope():
+            task.compile(keras.optimizers.Adafactor())
+        fit(task)
+
+    saves = [keras.callbacks.ModelCheckpoint("x.keras")]
+    calls = {
+        "callback": lambda: fit(task, callbacks=saves),
+        "batch": lambda: task.train_on_batch(X, Y),
+        "optimizer": compiled,
+        "activations": task.backbone.checkpoint_activations,
+    }
+    return {name: caught(call)[0] for name, call in calls.items()}
+
+
+def passes(strategy):
+    """Passes of `fit` with split weights, after errors and changes."""
+    values = [w.tolist() for w in averages(strategy)]
+    task, difference = after_an_error(strategy)
+    return {
+        "averages": values,
+        "after an error": difference,
+        "moved": frozen_and_not(strategy, task),
+        "refused": refused(strategy, task),
+    }
+
+
 def main(what, records, folder):
-    folder = pathlib.Path(folder)
-    kbt.distribute(os.environ["KIND"])
+    folder, kind = pathlib.Path(folder), os.environ["KIND"]
+    kbt.distribute(kind)
     # Processes that are connected may call it again.
-    strategy = kbt.distribute(os.environ["KIND"])
+    strategy = kbt.distribute(kind)
     watch()
+    saved, faults = trained(strategy, records, folder, what == "split")
     if what == "split":
-        saved, faults = trained(strategy, records, folder, split=True)
-        facts = {"passes": split_passes.found(strategy)}
+        facts = {"passes": passes(strategy)}
     else:
-        run = {"read": read, "trained": trained}[what]
-        saved, faults = run(strategy, records, folder)
         other = stream(records, seed=3 + (strategy.index == 1))
         faults["stream"] = caught(lambda: strategy.batches(other))
-        facts = {"orders": orders(strategy)}
-    if what == "trained":
-        facts["plain"] = plain(strategy)
+        facts = {"orders": orders(strategy), "plain": plain(strategy)}
+    if keras.config.backend() == "jax" and kind == "multi_worker":
+        # The other engines compute it in each process alone.
+        saved |= asked(strategy)
     np.savez(folder / f"{strategy.index}.npz", **saved)
     facts |= {"decoded": DECODED, "faults": faults}
     (folder / f"{strategy.index}.json").write_text(json.dumps(facts))

@@ -8,6 +8,14 @@ to a store, `kill:5` before step 5, `kill_later:5` a second after step 5 began;
 `term:5` sends SIGTERM at step 5, and `hang:5` hangs there; `linger:5` waits 5
 seconds after the end. The environment's KIND is one of `kbt.distribute`; BATCH
 is the batch size.
+
+KERAS_BACKEND=jax python tests/training/resume_run.py RECORDS RUN MOMENT ends
+
+trains on a `Stream` until an error or a signal ends it: `loss:1` raises inside
+the first step, `error:10` behind the tenth; `int:10` is Ctrl-C there and
+`term:10` a SIGTERM. In a loop of one's own, without `fit`, `raise:3` raises
+behind the third batch, and `hold:3` ends the script there, whose iterator is
+left. The time of it is printed.
 """
 
 import os
@@ -225,6 +233,38 @@ def run(directory, out, moment=None):
         time.sleep(float(moment.removeprefix("linger:")))
 
 
+# Objects that the script still has at its end.
+HELD = []
+
+
+class FailingLoss(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        happen("error")
+
+
+def happen(kind):
+    print(time.time(), flush=True)
+    if kind in ("error", "raise"):
+        raise RuntimeError("the step failed")
+    if kind != "hold":
+        os.kill(os.getpid(), getattr(signal, f"SIG{kind.upper()}"))
+
+
+def run_that_ends(records, directory, moment):
+    kind, step = moment.split(":")
+    stream, built = of_records(records)
+    if kind in ("raise", "hold"):
+        HELD.append(iter(stream.dataset()))
+        for _ in range(int(step)):
+            next(HELD[0])
+        happen(kind)
+        return
+    if kind == "loss":
+        built.compile("sgd", {name: FailingLoss() for name in built.output})
+    call = After(int(step), lambda: happen(kind))
+    Checkpoint(directory, stream).fit(built, 100, callbacks=[call], verbose=0)
+
+
 def check_equal(folder, count, exact=False):
     """Compare what `count` processes saved of the runs "whole" and "part"."""
     for index in range(count):
@@ -245,4 +285,7 @@ if __name__ == "__main__":
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * 2,
         )
-    run(*sys.argv[1:])
+    if sys.argv[-1] == "ends":
+        run_that_ends(*sys.argv[1:-1])
+    else:
+        run(*sys.argv[1:])

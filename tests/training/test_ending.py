@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 
-import ending_run
 import keras
 import launch
 import pytest
@@ -18,7 +17,7 @@ pytestmark = LONG_ELSEWHERE
 # Seconds. On an idle machine it takes less than 5, of which the interpreter
 # and the frameworks need most to end; before, it took forever.
 SOON = 60
-# See `ending_run`, with the exit code of each.
+# See `resume_run`, with the exit code of each.
 MOMENTS = {
     "loss:1": 1,
     "error:10": 1,
@@ -59,7 +58,7 @@ def test_errors_close_all_readers(tmp_path):
         (3, False, validation),
         (1, True, validation),
     ):
-        call = resume_run.After(2, lambda: ending_run.happen("error"))
+        call = resume_run.After(2, lambda: resume_run.happen("error"))
         if in_validation:
             call.on_test_batch_end = call.on_train_batch_end
         with pytest.raises(RuntimeError, match="the step failed") as kept:
@@ -78,7 +77,7 @@ def test_errors_close_all_readers(tmp_path):
 def test_the_process_ends(tmp_path, moment):
     """End while pictures are decoded, which takes longer than a step."""
     folder = write(tmp_path / "records", 24, (2000, 1500))
-    command = [ending_run.__file__, folder, tmp_path / "run", moment]
+    command = [resume_run.__file__, folder, tmp_path / "run", moment, "ends"]
     (process,) = launch.started([command], [{}], stdout=subprocess.PIPE)
     try:
         happened = float(process.stdout.readline())

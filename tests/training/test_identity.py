@@ -36,11 +36,10 @@ def decaying(peak=1e-2, steps=12):
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
-    """Return the folder of a run of two steps."""
-    folder = tmp_path_factory.mktemp("begun")
-    checkpoint = Checkpoint(folder, resume_run.Rows(), every=2)
-    checkpoint.fit(task(**decaying()), 2, verbose=0)
-    return folder
+    """Return the folder of a run of two steps, and its model."""
+    folder, built = tmp_path_factory.mktemp("begun"), task(**decaying())
+    Checkpoint(folder, resume_run.Rows(), 2).fit(built, 2, verbose=0)
+    return folder, built
 
 
 OPTIMIZERS = (
@@ -50,16 +49,36 @@ OPTIMIZERS = (
 )
 
 
-def test_changed_optimizers_are_rejected(begun):
-    checkpoint, built = Checkpoint(begun, resume_run.Rows()), task()
-    for change, found in OPTIMIZERS:
-        resume_run.compiled(built, AdamW(**decaying() | change))
-        with pytest.raises(
-            CheckpointError, match=f"training.optimizer.{found}"
-        ):
-            checkpoint.resume(built)
-    resume_run.compiled(built, AdamW(**decaying()))
-    assert checkpoint.resume(built).step == 2
+def test_other_optimizers_data_and_settings_are_rejected(begun):
+    (folder, saved), built = begun, task()
+
+    def resumed(stream=None, settings=None, optimizer=None, force=False):
+        optimizer = optimizer or AdamW(**decaying())
+        resume_run.compiled(built, optimizer)
+        stream = stream or resume_run.Rows()
+        checkpoint = Checkpoint(folder, stream, settings=settings)
+        return checkpoint.resume(built, force)
+
+    other, sgd = resume_run.Rows(), keras.optimizers.SGD(0.1)
+    other.identity = {"batch_size": 8}
+    for given, line in (
+        *(
+            ({"optimizer": AdamW(**decaying() | change)}, f"optimizer.{line}")
+            for change, line in OPTIMIZERS
+        ),
+        ({"optimizer": sgd}, "optimizer: 'AdamW' then, 'SGD' now"),
+        ({"optimizer": sgd, "force": True}, "variables that differ"),
+        ({"stream": other}, "batch_size: None then, 8 now"),
+        ({"stream": resume_run.Rows(3)}, "steps_per_epoch: 6 then, 3 now"),
+        ({"settings": {"seed": 1}}, "seed: None then, 1 now"),
+    ):
+        with pytest.raises(CheckpointError, match=line):
+            resumed(**given)
+    for given in ({}, {"settings": {"seed": 1}, "force": True}):
+        assert resumed(**given) == checks.Position(0, 2)
+        assert_same_weights(built.trainable_weights, saved.trainable_weights)
+    # An epoch of another length begins again: no row is skipped.
+    assert resumed(resume_run.Rows(3), force=True).step == 0
 
 
 def lines(one, other):

@@ -173,6 +173,7 @@ def test_managers_follow_the_scripts(bridge):
         assert sane == (parts[-1] != "kernel"), v.path
 
 
+@slow_on("tensorflow", "jax")
 def test_frozen_rows_do_not_change_or_count_in_the_norm():
     task = vqa()
     variables = task.trainable_variables

@@ -10,7 +10,6 @@ import launch
 import numpy as np
 import pytest
 import ranks_run
-import split_passes
 import streams
 from builders import FASTEST
 from builders import SIDE
@@ -66,14 +65,14 @@ def check_read(found):
 WEIGHTS = {"weights": "process 0.*weights=.*process 1: weights="}
 
 
-def check_faults(found, **more):
+def check_faults(found):
     """Check that each fault ends all processes with one error."""
     differ = {
         "absent": r"checkpoint=\['step-000000006'\].*checkpoint=\[\]",
         "older": r"=\['step-000000006'\].*=\['step-000000004'\]",
         "seed": "process 0.*stream.seed=3.*process 1: .*stream.seed=4",
         "stream": "the same stream.*process 0.*: seed=3\nprocess 1: seed=4",
-        **more,
+        **WEIGHTS,
     }
     if BACKEND == "jax":
         differ["start"] = "must begin with the same weights"
@@ -125,37 +124,14 @@ def two_that_trained(tmp_path_factory):
     return ran("trained", tmp_path_factory.mktemp("trained"))
 
 
-@pytest.fixture(scope="module")
-def two_that_read(tmp_path_factory, request):
-    if BACKEND == "torch":
-        # They read as well, and PyTorch traces nothing.
-        return request.getfixturevalue("two_that_trained")
-    return ran("read", tmp_path_factory.mktemp("read"))
+# Each process of TensorFlow and JAX traces its model for a minute.
+of_two_that_trained = slow_on("tensorflow", "jax")
 
 
-# The processes of all backends read by the same code. Those of TensorFlow take
-# half a minute to start, and JAX compiles in both.
-of_two_that_read = slow_on("tensorflow", "jax")
-
-
-@of_two_that_read
-@pytest.mark.skipif(BACKEND == "torch", reason="trains, below")
-def test_two_processes_read(two_that_read):
-    found = two_that_read
-    check_read(found)
-    check_faults(found)
-    if BACKEND != "jax":
-        return
-    for name, alone in ranks_run.asked(Strategy()).items():
-        assert np.ptp(alone) > 0.1
-        for arrays, _ in found:
-            np.testing.assert_allclose(arrays[name], alone, atol=1e-5)
-
-
-@of_two_that_read
-def test_rows_read_in_different_orders_are_rejected(two_that_read):
-    for name in two_that_read[0][1]["orders"]:
-        first, second = (facts["orders"][name] for _, facts in two_that_read)
+@of_two_that_trained
+def test_rows_read_in_different_orders_are_rejected(two_that_trained):
+    for name in two_that_trained[0][1]["orders"]:
+        first, second = (facts["orders"][name] for _, facts in two_that_trained)
         if name in READ:
             for one, other in zip(first, second, strict=True):
                 assert sorted(one + other) == list(range(ROWS))
@@ -171,14 +147,16 @@ SAME_IN_EACH_PASS = ("in order", "no labels")
 READ = (*SAME_IN_EACH_PASS, "seed", "augmented")
 
 
-# Each process traces its model for a minute.
-of_two_that_trained = slow_on("tensorflow", "jax")
-
-
 @of_two_that_trained
 def test_two_processes_train(two_that_trained):
     check_trained(two_that_trained)
-    check_faults(two_that_trained, **WEIGHTS)
+    check_faults(two_that_trained)
+    if BACKEND != "jax":
+        return
+    for name, alone in ranks_run.asked(Strategy()).items():
+        assert np.ptp(alone) > 0.1
+        for arrays, _ in two_that_trained:
+            np.testing.assert_allclose(arrays[name], alone, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +181,17 @@ def test_two_processes_of_jax_train_with_split_weights(tmp_path):
     check_trained(ran("trained", tmp_path, "fsdp"))
 
 
+REFUSED_WHERE_SPLIT = {
+    "callback": "use a `Checkpoint`.*Received: ModelCheckpoint",
+    "batch": "call it in place of `train_on_batch`",
+    "optimizer": "needs one of the optimizers.*Received: Adafactor",
+    "activations": "must be called before the first `fit`",
+}
+
+
 def test_passes_with_split_weights(split):
     """Averages, errors, frozen weights, and what is refused."""
-    one = split_passes.averages(Strategy())
+    one = ranks_run.averages(Strategy())
     for _, facts in split:
         found = facts["passes"]
         for mine, given in zip(found["averages"], one, strict=True):
@@ -213,7 +199,7 @@ def test_passes_with_split_weights(split):
         assert found["after an error"] == 0.0
         frozen, not_frozen = found["moved"]
         assert frozen == 0.0 and not_frozen > 1e-4
-        for name, text in split_passes.REFUSED.items():
+        for name, text in REFUSED_WHERE_SPLIT.items():
             assert re.search(text, found["refused"][name]), name
 
 

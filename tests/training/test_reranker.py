@@ -105,11 +105,10 @@ def test_negatives_are_mined_anew_by_the_trained_score(
 
     monkeypatch.setattr(reranker._Part, "draw", noted)
     pairs = reranker.read_pairs(own / "pairs.csv", own)
-    given = dict(epochs=4, learning_rate=3e-3, verbose=0)
+    given = dict(epochs=3, learning_rate=3e-3, verbose=0)
     reranker.train(pairs, PRESET, tmp_path / "o", mine_every=2, **given)
-    (by_vectors, _), (still, _), (mined, in_order), (same, _) = seen
-    assert by_vectors == still != mined == same
-    assert in_order
+    (by_vectors, _), (still, _), (mined, in_order) = seen
+    assert by_vectors == still != mined and in_order
 
 
 @builders.FASTEST

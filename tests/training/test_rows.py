@@ -24,8 +24,7 @@ def numbers(data):
 
 
 @pytest.mark.parametrize(
-    "number,batch,count",
-    [(19, 8, 2), (17, 8, 8), (9, 8, 8), (20, 5, 4), (16, 8, 4)],
+    "number,batch,count", [(19, 8, 2), (9, 8, 8), (20, 5, 4), (16, 8, 4)]
 )
 def test_every_replica_gets_rows(number, batch, count):
     data = divide_batches.without_short_end(dataset(number, batch), count)
@@ -53,12 +52,11 @@ def numbered(number, batch, **kwargs):
     return dataset(number, batch, **kwargs).enumerate().map(add)
 
 
-@pytest.mark.parametrize("number,batch,count", [(19, 8, 2), (17, 8, 8)])
-def test_scalars_go_to_every_replica(number, batch, count):
-    data = divide_batches.without_short_end(numbered(number, batch), count)
-    parts = divide_batches.pieces_in_turn(data, 0, count, count)
+def test_scalars_go_to_every_replica():
+    data = divide_batches.without_short_end(numbered(17, 8), 8)
+    parts = divide_batches.pieces_in_turn(data, 0, 8, 8)
     found = [(int(x["step"]), list(x["text"].numpy())) for x, _ in parts]
-    assert sorted(sum([rows for _, rows in found], [])) == [*range(number)]
+    assert sorted(sum([rows for _, rows in found], [])) == [*range(17)]
     steps = [step for step, _ in found]
     assert steps == sorted(steps) and set(steps) <= set(range(3))
     data = divide_batches.only_divisible(numbered(8, 4), 4)
