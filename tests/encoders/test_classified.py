@@ -236,6 +236,10 @@ def test_default_taps_have_several_widths_and_one_grid(folder):
     assert [x.shape[1:] for x in states] == [
         (65, width) for width in (8, 16, 24, 640)
     ]
+    large = made.with_image_size(48)
+    found = run(large, features(large, side=48))
+    assert found["image"].shape == (3, 1 + 12 * 12, 16)
+    assert_same_weights(made, large)
     # Blocks with attention only: a second run would count statistics twice.
     assert not made.image_tower.blocks
     made.checkpoint_activations()
