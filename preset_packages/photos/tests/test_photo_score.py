@@ -92,6 +92,42 @@ def test_floors_are_the_lowest_with_a_share_of_right_answers(
     assert floors.floor_for(scores, right, share, least) == wanted
 
 
+# The sort of each kind of question of the world.
+SORTS = {
+    "judge": ("is this", "is there", "is color"),
+    "judge order": ("is left", "is larger"),
+    "judge number": ("is count",),
+    "choose": ("broad",),
+    "color": ("color", "color of paper"),
+    "how many": ("count",),
+    "where": ("position",),
+    "one of two": ("larger",),
+    "what": ("noun of one", "noun of several", "noun by place", "kind"),
+}
+SLOTS = {
+    **{"ref": "the owl", "broad": "animal", "broads": "animals"},
+    **{"kind": "bird", "kinds": "birds", "on": "on the left", "c": "red"},
+    **{"options": "an animal or food", "a": "an owl", "b": "the fox"},
+    **{"ns": "owls", "n": "two", "side": "left"},
+}
+
+
+def test_questions_are_sorted_by_their_words():
+    table = floors.table([], {"lake"}, floors.words_of(["An owl?"]))
+    assert table["words"] == "an owl"
+    wrong = []
+    for sort, ways in SORTS.items():
+        for wording in sum((questions.WAYS[way] for way in ways), []):
+            text = wording.format(**SLOTS)
+            for polite in ("{q}", *questions.WAYS["please"]):
+                polite = polite.format(q=text).capitalize()
+                found, _ = runtime.read_question(polite, **table)
+                wrong += [(polite, sort)] if found["name"] != sort else []
+    # Without a word order that the table knows.
+    assert {sort for _, sort in wrong} <= {"judge", "judge order"}
+    assert len(wrong) <= 30, wrong
+
+
 def test_floors_of_a_preset_keep_a_share_right():
     """Of what is still known; the answers are those that fit."""
     answers = ["yes", "no", "owl", "lake"]
