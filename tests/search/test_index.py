@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from builders import FASTEST
@@ -273,3 +275,34 @@ def test_a_preset_folder_is_found_from_anywhere(
     assert PictureSearch(lance_name).query("a circle", top_k=1)
     # Its name does not matter: the weights are those of the other.
     assert PictureSearch(lance_name, matching).query("a circle", top_k=1)
+
+
+# Says after each batch how many pictures are finished.
+RUN = """
+import sys, keras_bridgetower as kbt
+photos, store, preset = sys.argv[1:]
+kbt.search.PictureSearch(store, preset).index(
+    photos, batch_size=4, save_every=4,
+    progress=lambda p: print(p.done, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_an_index_goes_on_after_kills(store_name, matching, tmp_path):
+    photos = draw(tmp_path / "many", copies=4)
+    words = [sys.executable, "-c", RUN, photos, store_name, matching.preset]
+    for batches in (1, 2, 4):
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as running:
+            for _ in range(batches):
+                running.stdout.readline()
+            running.kill()
+    search = PictureSearch(store_name, matching)
+    before = search.store.count()
+    report = search.index(photos)
+    assert 0 < before < 40 and before <= report.unchanged
+    assert report.embedded + report.unchanged == 40
+    files = sorted(photos.rglob("*_?.png"))
+    query = matching.embed_query("a red circle")
+    vectors = matching.contrastive.embed(images=files)
+    wanted = dict(zip(map(str, files), vectors @ query, strict=True))
+    assert found_by(search) == pytest.approx(wanted, abs=1e-5)
