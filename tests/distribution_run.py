@@ -31,7 +31,7 @@ from keras_bridgetower.objectives.pair_objectives import TakeSamples
 from keras_bridgetower.objectives.pair_objectives import with_packed
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.training.optim.adamw import AdamW
-from keras_bridgetower.training.optim.schedules import WarmupPolynomial
+from keras_bridgetower.training.optim.adamw import WarmupPolynomial
 
 ON_JAX = keras.config.backend() == "jax"
 DEVICES = int(os.environ.get("DEVICES", "1"))

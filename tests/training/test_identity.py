@@ -17,7 +17,7 @@ from keras import callbacks
 from keras_bridgetower.data.augment.transforms import transform
 from keras_bridgetower.preprocessing.images import MEAN
 from keras_bridgetower.training.optim.adamw import AdamW
-from keras_bridgetower.training.optim.schedules import WarmupPolynomial
+from keras_bridgetower.training.optim.adamw import WarmupPolynomial
 from keras_bridgetower.training.runs import checks
 from keras_bridgetower.training.runs import places
 from keras_bridgetower.training.runs.checkpoint import Checkpoint

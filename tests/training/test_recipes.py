@@ -11,8 +11,8 @@ from builders import vqa
 
 import keras_bridgetower as kbt
 from keras_bridgetower.training.optim.adamw import AdamW
+from keras_bridgetower.training.optim.adamw import WarmupPolynomial
 from keras_bridgetower.training.optim.adamw import rows
-from keras_bridgetower.training.optim.schedules import WarmupPolynomial
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 from keras_bridgetower.training.recipes.paper import RECIPES

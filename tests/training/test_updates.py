@@ -19,7 +19,7 @@ from launch import BACKEND
 import keras_bridgetower as kbt
 from keras_bridgetower.backend.keras_private.training import optimizer_value
 from keras_bridgetower.training.optim.adamw import AdamW
-from keras_bridgetower.training.optim.schedules import WarmupPolynomial
+from keras_bridgetower.training.optim.adamw import WarmupPolynomial
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 from keras_bridgetower.training.runs.places import RunFolder
 
