@@ -306,7 +306,7 @@ def check_same(found, wanted, folder):
     other = differing(found, wanted)
     if other:
         raise ValueError(
-            "The states must be of this model and these settings. Keep them "
-            f"again, in another folder. Received: {str(folder)!r}, which "
+            "The states must be of this model and these settings. Compute them "
+            f"again; a folder must be new. Received: {str(folder)!r}, which "
             f"differs in (there, here): {other}"
         )

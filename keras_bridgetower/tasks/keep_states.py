@@ -271,7 +271,7 @@ def _check(task, side, name, states, reads_weights=True):
         )
     if reads_weights:
         wanted = describe(task, side, own["kind"], own["variants"])
-        state_files.check_same(own, wanted, states.folder)
+        state_files.check_same(own, wanted, states.folder or "image_states")
         states.checked_for = weakref.ref(task)
     elif states.checked_for() is not task:
         raise ValueError(
