@@ -1,4 +1,4 @@
-"""What differs by backend, and recomputed activations: the same numbers."""
+"""Test that backends, and recomputed activations, give the same numbers."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Sums of what is drawn from a seed, and must stay as it is."""
+"""Checksums of what a seed draws, which must not change."""
 
 import hashlib
 import json

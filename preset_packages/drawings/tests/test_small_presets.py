@@ -65,7 +65,7 @@ def test_preset_facts_are_true(name):
 
 
 def entailed(scenes):
-    """The label of each hypothesis, as it was judged and as it is."""
+    """Return the predicted and the true label of each hypothesis."""
     made = entailment.entailment(scenes)
     rows = np.arange(0, len(made.labels), 25)
     said = [made.hypotheses[i] for i in rows]
@@ -76,7 +76,7 @@ def entailed(scenes):
 
 
 def compared(scenes):
-    """Whether each statement about two pictures is true, in the same way."""
+    """Return the predicted and the true label of statements on two pictures."""
     made = pairs.pairs(scenes)
     rows = np.arange(0, len(made.labels), 17)
     shown = scenes.data.images[made.image_index[rows]]

@@ -1,4 +1,4 @@
-"""The distribution with the photo presets, as it is written and installed."""
+"""Test the distribution of the photo presets, written and installed."""
 
 import csv
 import json
