@@ -22,6 +22,7 @@ from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import attention
 from keras_bridgetower.encoders.rules import dense
 from keras_bridgetower.encoders.rules import joined
+from keras_bridgetower.encoders.rules import layers
 from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 from keras_bridgetower.presets.configs import MOST_LAYERS
@@ -48,31 +49,25 @@ def bert(prefix, num_layers):
 
 def embedding_rules(prefix):
     """Return the rules of embeddings of tokens, positions and segments."""
-    key = f"{prefix}embeddings"
-    rules = norm("embeddings_layer_norm", f"{key}.LayerNorm")
-    for ours, theirs in (
-        ("token", "word"),
-        ("position", "position"),
-        ("segment", "token_type"),
-    ):
-        rules += same(
-            f"{ours}_embedding/embeddings", f"{key}.{theirs}_embeddings.weight"
-        )
-    return rules
+    return joined(
+        "",
+        f"{prefix}embeddings.",
+        (norm, "embeddings_layer_norm", "LayerNorm"),
+        (same, "token_embedding/embeddings", "word_embeddings.weight"),
+        (same, "position_embedding/embeddings", "position_embeddings.weight"),
+        (same, "segment_embedding/embeddings", "token_type_embeddings.weight"),
+    )
 
 
 def post_norm_rules(prefix, num_layers):
     """Return the rules of the blocks of a RoBERTa or BERT."""
-    return [
-        rule
-        for layer in range(num_layers)
-        for rule in block_rules(
-            f"transformer_layer_{layer}/", f"{prefix}encoder.layer.{layer}."
-        )
-    ]
+    return block_rules(
+        num_layers, "transformer_layer_", f"{prefix}encoder.layer."
+    )
 
 
 def block_rules(
+    num_layers,
     path,
     key,
     projections=attention,
@@ -84,12 +79,11 @@ def block_rules(
         "output.LayerNorm",
     ),
 ):
-    """Return the rules of a post-norm block of KerasHub.
+    """Return the rules of the post-norm blocks of KerasHub.
 
     Args:
-        path: str, the start of the paths of its variables.
-        key: str, the start of the names of its tensors.
-        projections: function that returns the rules of its attention.
+        num_layers, path, key: as in `layers`.
+        projections: function that returns the rules of an attention.
         names: tuple of str, the rest of the names of the attention, its norm,
             both dense layers and the last norm.
     """
@@ -101,7 +95,8 @@ def block_rules(
         "feedforward_output_dense",
         "feedforward_layer_norm",
     )
-    return joined(path, key, *zip(makes, paths, names, strict=True))
+    parts = zip(makes, paths, names, strict=True)
+    return layers(num_layers, path, key, *parts)
 
 
 def embedded(encoder):
@@ -125,41 +120,34 @@ def block_states(encoder, x, blocks, **arguments):
     return run_blocks(x, blocks, padding_mask=mask, **arguments)
 
 
-def text_files(
-    types, rules, epsilon=1e-12, sizes=BERT_SIZES, own=None, **others
-):
+def text_files(types, rules, sizes=BERT_SIZES, own=None, **others):
     """Return the `Files` of an encoder whose tensors have BERT's names.
 
     Args:
         types: tuple of str, model types of `transformers`.
         rules: function of a dict of sizes.
-        epsilon: float, the only one that KerasHub's class has.
         sizes: dict, as in `Files`.
         own: dict of `Value`, added to those of BERT or replacing them.
         **others: further arguments of `Files`, such as `before`.
     """
-    return Files(
-        **dict(
-            types=types,
-            rules=rules,
-            sizes=sizes,
-            layers="encoder.layer.",
-            values={
-                "num_attention_heads": Value("num_heads", 12),
-                "layer_norm_eps": Value(None, 1e-12, (epsilon,)),
-                "hidden_act": Value(None, "gelu", ("gelu",)),
-                "is_decoder": Value(None, False, (False,)),
-                "position_embedding_type": Value(
-                    None, "absolute", ("absolute",)
-                ),
-                **(own or {}),
-            },
-            prefix=types[0],
-            unread=HEADS,
-            tokens=WORD_PIECES,
-        )
-        | others
+    usual = dict(
+        types=types,
+        rules=rules,
+        sizes=sizes,
+        layers="encoder.layer.",
+        values={
+            "num_attention_heads": Value("num_heads", 12),
+            "layer_norm_eps": Value(None, 1e-12, (1e-12,)),
+            "hidden_act": Value(None, "gelu", ("gelu",)),
+            "is_decoder": Value(None, False, (False,)),
+            "position_embedding_type": Value(None, "absolute", ("absolute",)),
+            **(own or {}),
+        },
+        prefix=types[0],
+        unread=HEADS,
+        tokens=WORD_PIECES,
     )
+    return Files(**usual | others)
 
 
 def exact_gelu(encoder):
@@ -198,14 +186,41 @@ def albert(sizes):
         "embedding_projection", "encoder.embedding_hidden_mapping_in"
     )
     for group in range(sizes["num_groups"]):
-        for inner in range(sizes["num_inner_repetitions"]):
-            rules += block_rules(
-                f"group_{group}_inner_layer_{inner}/",
-                f"{_GROUPS}{group}.albert_layers.{inner}.",
-                _ATTENTION,
-                _BLOCK,
-            )
+        rules += block_rules(
+            sizes["num_inner_repetitions"],
+            f"group_{group}_inner_layer_",
+            f"{_GROUPS}{group}.albert_layers.",
+            _ATTENTION,
+            _BLOCK,
+        )
     return rules
+
+
+ALBERT = text_files(
+    ("albert",),
+    albert,
+    sizes={
+        "embeddings.word_embeddings.weight": "vocabulary_size embedding_dim",
+        "embeddings.position_embeddings.weight": "positions _",
+        "embeddings.token_type_embeddings.weight": "num_segments _",
+        f"{_FIRST}0.ffn.weight": "intermediate_dim hidden_dim",
+    },
+    layers={"num_groups": _GROUPS, "num_inner_repetitions": _FIRST},
+    own={
+        # Blocks are shared, so tensors do not give their number.
+        "num_hidden_layers": Value("num_layers", 12, range(1, MOST_LAYERS + 1)),
+        "num_attention_heads": Value("num_heads", 64),
+        "hidden_act": Value(
+            None, "gelu_new", ("gelu_new", "gelu_pytorch_tanh")
+        ),
+    },
+    claims={
+        "num_hidden_groups": "num_groups",
+        "inner_group_num": "num_inner_repetitions",
+    },
+    tokens=Tokens(kind="albert", has_segments=True, ids=SPECIAL_IDS),
+    unread=(*HEADS, r"(predictions|sop_classifier)\..*"),
+)
 
 
 @register_encoder(
@@ -213,37 +228,7 @@ def albert(sizes):
     "text",
     name="ALBERT",
     unused=("pooled_dense",),
-    files=(
-        text_files(
-            ("albert",),
-            albert,
-            sizes={
-                "embeddings.word_embeddings.weight": (
-                    "vocabulary_size embedding_dim"
-                ),
-                "embeddings.position_embeddings.weight": "positions _",
-                "embeddings.token_type_embeddings.weight": "num_segments _",
-                f"{_FIRST}0.ffn.weight": "intermediate_dim hidden_dim",
-            },
-            layers={"num_groups": _GROUPS, "num_inner_repetitions": _FIRST},
-            own={
-                # Blocks are shared, so tensors do not give their number.
-                "num_hidden_layers": Value(
-                    "num_layers", 12, range(1, MOST_LAYERS + 1)
-                ),
-                "num_attention_heads": Value("num_heads", 64),
-                "hidden_act": Value(
-                    None, "gelu_new", ("gelu_new", "gelu_pytorch_tanh")
-                ),
-            },
-            claims={
-                "num_hidden_groups": "num_groups",
-                "inner_group_num": "num_inner_repetitions",
-            },
-            tokens=Tokens(kind="albert", has_segments=True, ids=SPECIAL_IDS),
-            unread=(*HEADS, r"(predictions|sop_classifier)\..*"),
-        ),
-    ),
+    files=(ALBERT,),
 )
 def albert_states(encoder):
     # A group of blocks, with the same weights, is called several times.
@@ -270,34 +255,35 @@ def _correct_electra(encoder):
     encoder.vocabulary_size = encoder.vocab_size
 
 
+ELECTRA = text_files(
+    ("electra",),
+    electra,
+    # KerasHub's ELECTRA has another name for the vocabulary's size.
+    sizes=BERT_SIZES
+    | {
+        "embeddings.word_embeddings.weight": "vocab_size embedding_dim",
+        "encoder.layer.0.intermediate.dense.weight": (
+            "intermediate_dim hidden_dim"
+        ),
+    },
+    own={"num_attention_heads": Value("num_heads", 4)},
+    claims={"vocab_size": "vocab_size"},
+    # The heads of the discriminator and of the generator.
+    unread=(
+        *HEADS,
+        r"(discriminator|generator)_predictions\..*",
+        r"(generator_lm_head|sequence_summary)\..*",
+    ),
+)
+
+
 @register_encoder(
     keras_hub.models.ElectraBackbone,
     "text",
     name="ELECTRA",
     unused=("pooled_dense",),
     correct=_correct_electra,
-    files=(
-        text_files(
-            ("electra",),
-            electra,
-            # KerasHub's ELECTRA has another name for the vocabulary's size.
-            sizes=BERT_SIZES
-            | {
-                "embeddings.word_embeddings.weight": "vocab_size embedding_dim",
-                "encoder.layer.0.intermediate.dense.weight": (
-                    "intermediate_dim hidden_dim"
-                ),
-            },
-            own={"num_attention_heads": Value("num_heads", 4)},
-            claims={"vocab_size": "vocab_size"},
-            # The heads of the discriminator and of the generator.
-            unread=(
-                *HEADS,
-                r"(discriminator|generator)_predictions\..*",
-                r"(generator_lm_head|sequence_summary)\..*",
-            ),
-        ),
-    ),
+    files=(ELECTRA,),
 )
 def electra_states(encoder):
     x = embedded(encoder)
@@ -313,21 +299,20 @@ _SELF_ATTENTION = functools.partial(
 
 def deberta(sizes):
     """Return the rules of KerasHub's DeBERTa-v3."""
-    rules = [
+    return [
         *same(
             "token_embedding/embeddings", "embeddings.word_embeddings.weight"
         ),
         *norm("embeddings_layer_norm", "embeddings.LayerNorm"),
         *same("rel_embedding/rel_embedding", "encoder.rel_embeddings.weight"),
         *norm("rel_embedding/rel_embeddings_layer_norm", "encoder.LayerNorm"),
-    ]
-    for layer in range(sizes["num_layers"]):
-        rules += block_rules(
-            f"disentangled_attention_encoder_layer_{layer}/",
-            f"encoder.layer.{layer}.",
+        *block_rules(
+            sizes["num_layers"],
+            "disentangled_attention_encoder_layer_",
+            "encoder.layer.",
             _SELF_ATTENTION,
-        )
-    return rules
+        ),
+    ]
 
 
 def _deberta_positions(config, sizes):
@@ -338,55 +323,49 @@ def _deberta_positions(config, sizes):
     return {"max_sequence_length": most}
 
 
+DEBERTA = text_files(
+    ("deberta-v2",),
+    deberta,
+    sizes={
+        "embeddings.word_embeddings.weight": "vocabulary_size hidden_dim",
+        "encoder.layer.0.intermediate.dense.weight": "intermediate_dim _",
+    },
+    own={
+        "num_attention_heads": Value("num_heads", 24),
+        "layer_norm_eps": Value(None, 1e-7, (1e-7,)),
+        "position_buckets": Value("bucket_size", -1, range(2, MOST)),
+        "max_position_embeddings": Value(None, 512, range(1, MOST)),
+        "max_relative_positions": Value(None, -1, range(-1, MOST)),
+        # KerasHub has the kind of attention of version 3 only.
+        "relative_attention": Value(None, False, (True,)),
+        "position_biased_input": Value(None, True, (False,)),
+        "share_att_key": Value(None, False, (True,)),
+        "norm_rel_ebd": Value(None, "none", ("layer_norm",)),
+        "pos_att_type": Value(
+            None, None, ("p2c|c2p", "c2p|p2c", ["p2c", "c2p"], ["c2p", "p2c"])
+        ),
+        "type_vocab_size": Value(None, 0, (0,)),
+        "conv_kernel_size": Value(None, 0, (0,)),
+    },
+    arguments=_deberta_positions,
+    prefix="deberta",
+    tokens=Tokens(kind="deberta"),
+    # Published files keep positions for the heads of pre-training.
+    unread=(
+        *HEADS,
+        r"(lm|mask)_predictions\..*",
+        r"embeddings\.position_embeddings\.weight",
+    ),
+)
+
+
 @register_encoder(
     keras_hub.models.DebertaV3Backbone,
     "text",
     name="DeBERTa-v3",
     # Its positions are counted by `arange`, which takes no symbolic length.
     not_exported=("torch",),
-    files=(
-        text_files(
-            ("deberta-v2",),
-            deberta,
-            epsilon=1e-7,
-            sizes={
-                "embeddings.word_embeddings.weight": (
-                    "vocabulary_size hidden_dim"
-                ),
-                "encoder.layer.0.intermediate.dense.weight": (
-                    "intermediate_dim _"
-                ),
-            },
-            own={
-                "num_attention_heads": Value("num_heads", 24),
-                "layer_norm_eps": Value(None, 1e-7, (1e-7,)),
-                "position_buckets": Value("bucket_size", -1, range(2, MOST)),
-                "max_position_embeddings": Value(None, 512, range(1, MOST)),
-                "max_relative_positions": Value(None, -1, range(-1, MOST)),
-                # KerasHub has the kind of attention of version 3 only.
-                "relative_attention": Value(None, False, (True,)),
-                "position_biased_input": Value(None, True, (False,)),
-                "share_att_key": Value(None, False, (True,)),
-                "norm_rel_ebd": Value(None, "none", ("layer_norm",)),
-                "pos_att_type": Value(
-                    None,
-                    None,
-                    ("p2c|c2p", "c2p|p2c", ["p2c", "c2p"], ["c2p", "p2c"]),
-                ),
-                "type_vocab_size": Value(None, 0, (0,)),
-                "conv_kernel_size": Value(None, 0, (0,)),
-            },
-            arguments=_deberta_positions,
-            prefix="deberta",
-            tokens=Tokens(kind="deberta"),
-            # Published files keep positions for the heads of pre-training.
-            unread=(
-                *HEADS,
-                r"(lm|mask)_predictions\..*",
-                r"embeddings\.position_embeddings\.weight",
-            ),
-        ),
-    ),
+    files=(DEBERTA,),
 )
 def deberta_states(encoder):
     tokens = token_embeddings(encoder, encoder.token_embedding)

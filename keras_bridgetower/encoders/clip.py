@@ -17,7 +17,7 @@ from keras_bridgetower.encoders.roberta import PIECES
 from keras_bridgetower.encoders.rules import Rule
 from keras_bridgetower.encoders.rules import attention
 from keras_bridgetower.encoders.rules import dense
-from keras_bridgetower.encoders.rules import joined
+from keras_bridgetower.encoders.rules import layers
 from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 
@@ -44,19 +44,20 @@ def _clip_embeddings(prefix, keys):
 
 def openai_clip(prefix, num_layers, embeddings=OPENAI_EMBEDDINGS):
     """Return the rules of CLIP's vision encoder, with OpenAI's names."""
-    rules = _clip_embeddings(prefix, embeddings)
-    rules += norm("pre_layer_norm", f"{prefix}ln_pre")
-    for layer in range(num_layers):
-        rules += joined(
-            f"encoder_block_{layer}/",
-            f"{prefix}transformer.resblocks.{layer}.",
+    return [
+        *_clip_embeddings(prefix, embeddings),
+        *norm("pre_layer_norm", f"{prefix}ln_pre"),
+        *layers(
+            num_layers,
+            "encoder_block_",
+            f"{prefix}transformer.resblocks.",
             (_joint_attention, "attention/", "attn."),
             (norm, "layer_norm_1", "ln_1"),
             (norm, "layer_norm_2", "ln_2"),
             (dense, "dense_1", "mlp.c_fc"),
             (dense, "dense_2", "mlp.c_proj"),
-        )
-    return rules
+        ),
+    ]
 
 
 def _joint_attention(path, key):
@@ -113,14 +114,8 @@ def blocks(num_layers, names=BLOCK):
     )
     kinds = (projections, norm, norm, dense, dense)
     keys = ("self_attn", "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
-    parts = tuple(zip(kinds, names, keys, strict=True))
-    return [
-        rule
-        for layer in range(num_layers)
-        for rule in joined(
-            f"encoder_block_{layer}/", f"encoder.layers.{layer}.", *parts
-        )
-    ]
+    parts = zip(kinds, names, keys, strict=True)
+    return layers(num_layers, "encoder_block_", "encoder.layers.", *parts)
 
 
 def text_rules(num_layers, final_norm="layer_norm", names=BLOCK):

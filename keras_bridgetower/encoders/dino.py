@@ -20,6 +20,7 @@ from keras_bridgetower.encoders.rules import Rule
 from keras_bridgetower.encoders.rules import attention
 from keras_bridgetower.encoders.rules import dense
 from keras_bridgetower.encoders.rules import joined
+from keras_bridgetower.encoders.rules import layers
 from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 
@@ -47,14 +48,14 @@ def dinov2(values):
     rules = _embeddings(values, "patch_embeddings.projection")
     tables = ("embeddings.position_embeddings",)
     rules.append(Rule(TABLES, tables, layouts.TWICE))
-    for layer in range(values["num_layers"]):
-        rules += joined(
-            f"encoder/layers_{layer}/",
-            f"encoder.layer.{layer}.",
-            (heads, "attention/attention", "attention"),
-            *((dense, f"mlp/{name}", f"mlp.{name}") for name in mlp),
-            *LAYER,
-        )
+    rules += layers(
+        values["num_layers"],
+        "encoder/layers_",
+        "encoder.layer.",
+        (heads, "attention/attention", "attention"),
+        *((dense, f"mlp/{name}", f"mlp.{name}") for name in mlp),
+        *LAYER,
+    )
     return rules + norm("layernorm", "layernorm")
 
 
@@ -71,22 +72,17 @@ def dinov3(values):
     }
     if values["use_gated_mlp"]:
         parts["mlp.gate_proj"] = values["use_mlp_bias"]
-    rules = _embeddings(values, "patch_embeddings")
-    for layer in range(values["num_layers"]):
-        rules += joined(
-            f"encoder/layers_{layer}/",
-            f"layer.{layer}.",
-            *(
-                (
-                    functools.partial(dense, bias=bias),
-                    part.replace(".", "/"),
-                    part,
-                )
-                for part, bias in parts.items()
-            ),
-            *LAYER,
-        )
-    return rules + norm("layernorm", "norm")
+    makes = [
+        (functools.partial(dense, bias=bias), part.replace(".", "/"), part)
+        for part, bias in parts.items()
+    ]
+    return [
+        *_embeddings(values, "patch_embeddings"),
+        *layers(
+            values["num_layers"], "encoder/layers_", "layer.", *makes, *LAYER
+        ),
+        *norm("layernorm", "norm"),
+    ]
 
 
 def _embeddings(values, patches):

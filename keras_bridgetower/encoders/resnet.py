@@ -34,11 +34,10 @@ def rules(values):
     count = counts[values["block_type"]]
     for stage, depth in enumerate(values["stackwise_num_blocks"]):
         for block in range(depth):
-            shortcut = block == 0 and (count == 3 or stage > 0)
             parts = [
                 (_convolution, f"{i + 1}_", f"layer.{i}.") for i in range(count)
             ]
-            if shortcut:
+            if block == 0 and (count == 3 or stage > 0):
                 parts.append((_convolution, "0_", "shortcut."))
             found += joined(
                 f"stack{stage}_block{block}_",

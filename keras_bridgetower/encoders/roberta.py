@@ -67,10 +67,12 @@ def _files(kind, tokens):
     return bert.text_files(
         (kind,),
         _rules,
-        epsilon=1e-5,
         sizes=bert.BERT_SIZES
         | {"embeddings.token_type_embeddings.weight": "_types _"},
-        own={"pad_token_id": Value(None, 1, range(bert.MOST))},
+        own={
+            "pad_token_id": Value(None, 1, range(bert.MOST)),
+            "layer_norm_eps": Value(None, 1e-12, (1e-5,)),
+        },
         claims={"type_vocab_size": "_types"},
         # Both types have one prefix.
         prefix="roberta",
@@ -99,14 +101,13 @@ def distilbert(sizes):
             f"token_and_position_embedding/{ours}_embedding/embeddings",
             f"embeddings.{theirs}_embeddings.weight",
         )
-    for layer in range(sizes["num_layers"]):
-        rules += bert.block_rules(
-            f"transformer_layer_{layer}/",
-            f"transformer.layer.{layer}.",
-            _ATTENTION,
-            _BLOCK,
-        )
-    return rules
+    return rules + bert.block_rules(
+        sizes["num_layers"],
+        "transformer_layer_",
+        "transformer.layer.",
+        _ATTENTION,
+        _BLOCK,
+    )
 
 
 DISTILBERT = Files(

@@ -83,6 +83,24 @@ def joined(path, key, *parts):
     ]
 
 
+def layers(count, path, key, *parts):
+    """Return the rules of layers with the same parts.
+
+    Args:
+        count: int, number of layers.
+        path: str, the start of the paths of all variables. The number of the
+            layer and `/` follow it.
+        key: str, the start of the names of all tensors. The number of the layer
+            and `.` follow it.
+        *parts: as in `joined`.
+    """
+    return [
+        rule
+        for layer in range(count)
+        for rule in joined(f"{path}{layer}/", f"{key}{layer}.", *parts)
+    ]
+
+
 def attention(
     path,
     key,

@@ -133,10 +133,8 @@ def states(encoder):
 def text_states(encoder):
     # The first id is a start token, which this encoder was trained without.
     ids = encoder.input["token_ids"][:, 1:]
-    table, positions = (
-        getattr(encoder.embedding, f"{kind}_embedding")
-        for kind in ("token", "position")
-    )
+    table = encoder.embedding.token_embedding
+    positions = encoder.embedding.position_embedding
     x = layers.TokenLookup(table, name="token_lookup")(ids)
     x = layers.AllPositions(positions, name="positions")(x)
     return layers.run_blocks(x, encoder.encoder_layers, encoder.post_layer_norm)

@@ -13,7 +13,7 @@ from keras_bridgetower.encoders.registry import Value
 from keras_bridgetower.encoders.registry import register_encoder
 from keras_bridgetower.encoders.rules import Rule
 from keras_bridgetower.encoders.rules import dense
-from keras_bridgetower.encoders.rules import joined
+from keras_bridgetower.encoders.rules import layers
 from keras_bridgetower.encoders.rules import norm
 from keras_bridgetower.encoders.rules import same
 from keras_bridgetower.presets.configs import MOST_LAYERS
@@ -67,16 +67,16 @@ def rules(values):
     attention = functools.partial(_attention, bias=values["_bias"])
     for stage, depth in enumerate(values["depths"]):
         start = f"encoder.layers.{stage}."
-        for block in range(depth):
-            found += joined(
-                f"stage_{stage}/blocks_{block}/",
-                f"{start}blocks.{block}.",
-                (norm, "norm1", "layernorm_before"),
-                (attention, "attn/", "attention."),
-                (norm, "norm2", "layernorm_after"),
-                (dense, "mlp/fc1", "intermediate.dense"),
-                (dense, "mlp/fc2", "output.dense"),
-            )
+        found += layers(
+            depth,
+            f"stage_{stage}/blocks_",
+            f"{start}blocks.",
+            (norm, "norm1", "layernorm_before"),
+            (attention, "attn/", "attention."),
+            (norm, "norm2", "layernorm_after"),
+            (dense, "mlp/fc1", "intermediate.dense"),
+            (dense, "mlp/fc2", "output.dense"),
+        )
         if stage < len(values["depths"]) - 1:
             path = f"stage_{stage}/downsample"
             found += norm(f"{path}/norm", f"{start}downsample.norm")
