@@ -67,13 +67,13 @@ def read(path, text_heads=None, answers=None, ignore=()):
     tensors = state_dict_tensors(path, content["state_dict"])
     measured = architecture.measure(tensors, NAMES)
     saved = _hyper_parameters(content, path)
-    num_heads = architecture.heads_for_width(measured.hidden_dim)
+    num_heads = clip.heads_for_width(measured.hidden_dim)
     settings = {"num_heads": num_heads, **SETTINGS, **saved}
     _check_sizes(saved, measured, path)
     num_heads = settings["num_heads"]
     if text_heads is None:
         same_width = measured.text_width == measured.hidden_dim
-        by_width = architecture.heads_for_width(measured.text_width)
+        by_width = clip.heads_for_width(measured.text_width)
         text_heads = num_heads if same_width else by_width
     per_tap = f"{NAMES.image}ln_separate.0.weight" in tensors.shapes
     built = dataclasses.replace(

@@ -12,45 +12,50 @@ from keras_bridgetower.encoders.layouts import PADDING_ROWS
 from keras_bridgetower.encoders.registry import files_by_type
 from keras_bridgetower.presets.errors import ConversionError
 
-# Defaults of transformers, for values that a file omits, by level.
-DEFAULTS = {
+# By level, the default of transformers, for values that a file omits, and the
+# field of an `Architecture` with the value, or None.
+VALUES = {
     "top": dict(
-        hidden_size=768,
-        num_hidden_layers=6,
-        num_attention_heads=12,
-        link_tower_type="add",
-        share_link_tower_layers=False,
-        share_cross_modal_transformer_layers=True,
-        tie_word_embeddings=False,
-        layer_norm_eps=1e-5,
-        hidden_act="gelu",
+        hidden_size=(768, "hidden_dim"),
+        num_hidden_layers=(6, "num_layers"),
+        num_attention_heads=(12, "num_heads"),
+        link_tower_type=("add", None),
+        share_link_tower_layers=(False, None),
+        share_cross_modal_transformer_layers=(True, None),
+        tie_word_embeddings=(False, None),
+        layer_norm_eps=(1e-5, "bridge_epsilon"),
+        hidden_act=("gelu", None),
     ),
+    # transformers builds its cross-modal layers from the text values.
     "text": dict(
-        vocab_size=50_265,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        hidden_act="gelu",
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        pad_token_id=1,
-        is_decoder=False,
+        vocab_size=(50_265, "vocabulary_size"),
+        hidden_size=(768, "text_width"),
+        num_hidden_layers=(12, "text_layers"),
+        num_attention_heads=(12, "text_heads"),
+        intermediate_size=(3072, "text_intermediate"),
+        hidden_act=("gelu", None),
+        hidden_dropout_prob=(0.1, "dropout"),
+        attention_probs_dropout_prob=(0.1, "attention_dropout"),
+        max_position_embeddings=(514, None),
+        type_vocab_size=(1, None),
+        layer_norm_eps=(1e-5, None),
+        pad_token_id=(1, None),
+        is_decoder=(False, None),
     ),
     "vision": dict(
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_channels=3,
-        patch_size=16,
-        image_size=288,
-        layer_norm_eps=1e-5,
-        share_layernorm=True,
-        remove_last_layer=False,
+        hidden_size=(768, "image_width"),
+        num_hidden_layers=(12, "image_layers"),
+        num_channels=(3, None),
+        patch_size=(16, "patch_size"),
+        image_size=(288, "image_size"),
+        layer_norm_eps=(1e-5, None),
+        share_layernorm=(True, None),
+        remove_last_layer=(False, None),
     ),
 }
+DEFAULTS = {}
+for _level, _values in VALUES.items():
+    DEFAULTS[_level] = {key: default for key, (default, _) in _values.items()}
 # Values that may differ, because transformers or this library ignores them.
 FREE = {
     "top": {"num_attention_heads", "hidden_act", "tie_word_embeddings"},
@@ -74,35 +79,18 @@ LINKS = {
 
 def values_for(architecture):
     """Return the values for an `Architecture`, by level, in file order."""
-    a = architecture
-    own = {
-        "top": dict(
-            hidden_size=a.hidden_dim,
-            num_hidden_layers=a.num_layers,
-            num_attention_heads=a.num_heads,
-            link_tower_type=LINKS.get(a.bridge),
-            share_cross_modal_transformer_layers=a.projections == "shared",
-            layer_norm_eps=a.bridge_epsilon,
-        ),
-        # transformers builds its cross-modal layers from the text values.
-        "text": dict(
-            vocab_size=a.vocabulary_size,
-            hidden_size=a.text_width,
-            num_hidden_layers=a.text_layers,
-            num_attention_heads=a.text_heads,
-            intermediate_size=a.text_intermediate,
-            hidden_dropout_prob=a.dropout,
-            attention_probs_dropout_prob=a.attention_dropout,
-            max_position_embeddings=a.positions + PADDING_ROWS,
-        ),
-        "vision": dict(
-            hidden_size=a.image_width,
-            num_hidden_layers=a.image_layers,
-            patch_size=a.patch_size,
-            image_size=a.image_size,
-        ),
-    }
-    return {level: DEFAULTS[level] | own[level] for level in DEFAULTS}
+    levels = {}
+    for level, values in VALUES.items():
+        levels[level] = {
+            key: getattr(architecture, field) if field else default
+            for key, (default, field) in values.items()
+        }
+    shared = architecture.projections == "shared"
+    levels["top"]["link_tower_type"] = LINKS.get(architecture.bridge)
+    levels["top"]["share_cross_modal_transformer_layers"] = shared
+    positions = architecture.positions + PADDING_ROWS
+    levels["text"]["max_position_embeddings"] = positions
+    return levels
 
 
 def architecture_fields(levels):

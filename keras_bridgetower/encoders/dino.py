@@ -133,7 +133,7 @@ def _dinov2_files(kind, registers):
         layers="encoder.layer.",
         values={
             "num_attention_heads": Value("num_heads", 12),
-            "use_swiglu_ffn": Value("use_swiglu_ffn", False, (True, False)),
+            "use_swiglu_ffn": Value("use_swiglu_ffn", False, _FLAG),
             "layer_norm_eps": Value(None, 1e-6, (1e-6,)),
             "hidden_act": Value(None, "gelu", ("gelu",)),
             "qkv_bias": Value("_bias", True, _FLAG),

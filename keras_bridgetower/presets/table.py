@@ -275,17 +275,13 @@ def first_examples(preset=None):
         print(picture.name, question, vqa.answer(picture, question))
     ```
     """
-    return _examples(_example_folder(preset))
-
-
-def _example_folder(preset):
     family = default_family()
     defaults = (p for name, p in PRESETS.items() if name.startswith(family))
     for chosen in (PRESETS.get(preset), *defaults, *PRESETS.values()):
         if chosen and chosen.root:
             folder = pathlib.Path(chosen.root, "examples")
             if (folder / EXAMPLES).is_file():
-                return folder
+                return _examples(folder)
     raise ValueError(
         "Pictures to try come with presets, and none is installed. Install "
         f"some in a clone: {' or '.join(not_installed().values())}."
