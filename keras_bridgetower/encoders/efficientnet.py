@@ -38,8 +38,16 @@ _STACKS = {
 STRIDES = _STACKS["strides"][1]
 # Side of the images of Lite0.
 LITE_SIDE = 224
-# KerasHub's names of the parts of a block, by its type.
-_PARTS = {
+_depthwise = functools.partial(conv, layout=layouts.DEPTHWISE)
+_excitation = functools.partial(dense, layout=layouts.CONV)
+# The parts of a block: expansion, depthwise convolution and projection, each
+# with its norm; squeeze and excitation.
+_MAKES = (
+    *(conv, batch_norm, _depthwise, batch_norm, conv, batch_norm),
+    *(_excitation, _excitation),
+)
+# KerasHub's names of depthwise convolution and projection, by a block's type.
+_CORE = {
     "v1": ("dwconv", "dwconv_bn", "project", "project_bn"),
     "unfused": ("dwconv2", "bn", "project_conv", "project_bn"),
 }
@@ -52,18 +60,15 @@ def _depths(values):
     return [math.ceil(count * coefficient) for count, coefficient in pairs]
 
 
-def _block_rules(values, start, names, excite=()):
+def _block_rules(values, start, names):
     """Return the rules of all blocks.
 
     Args:
         values: dict of the arguments of the encoder.
         start: str, the start of the names of tensors of blocks.
-        names: list of str, the names of expansion, its norm, the depthwise
-            convolution, its norm, projection and its norm.
-        excite: list of str, the names of squeeze and excitation, if any.
+        names: list of str, the names of the parts in the order of `_MAKES`,
+            without the last two if there is no excitation.
     """
-    expansion = [(conv, "expand_conv"), (batch_norm, "expand_bn")]
-    squeeze = [(_excitation, "se_reduce"), (_excitation, "se_expand")]
     rules, number = [], itertools.count()
     stacks = zip(
         _depths(values),
@@ -72,25 +77,17 @@ def _block_rules(values, start, names, excite=()):
         strict=True,
     )
     for stack, (depth, kind, ratio) in enumerate(stacks, 1):
-        makes = (_depthwise, batch_norm, conv, batch_norm)
-        core = zip(makes, _PARTS[kind], strict=True)
-        parts = [*expansion, *core, *(squeeze if excite else ())]
-        named = [
-            (*part, name)
-            for part, name in zip(parts, (*names, *excite), strict=True)
-        ]
+        core = _CORE[kind]
+        own = ("expand_conv", "expand_bn", *core, "se_reduce", "se_expand")
+        parts = list(zip(_MAKES, own, names, strict=False))
         if ratio == 1:
-            named = named[len(expansion) :]
+            parts = parts[2:]  # Nothing is expanded.
         for letter in range(depth):
             path = f"block{stack}{chr(ord('a') + letter)}_"
             if kind == "unfused":
                 path = f"{path}/{path}"
-            rules += joined(path, f"{start}{next(number)}.", *named)
+            rules += joined(path, f"{start}{next(number)}.", *parts)
     return rules
-
-
-_depthwise = functools.partial(conv, layout=layouts.DEPTHWISE)
-_excitation = functools.partial(dense, layout=layouts.CONV)
 
 
 def transformers_rules(values):
@@ -99,12 +96,12 @@ def transformers_rules(values):
         *("expansion.expand_conv", "expansion.expand_bn"),
         *("depthwise_conv.depthwise_conv", "depthwise_conv.depthwise_norm"),
         *("projection.project_conv", "projection.project_bn"),
+        *("squeeze_excite.reduce", "squeeze_excite.expand"),
     ]
-    excite = ["squeeze_excite.reduce", "squeeze_excite.expand"]
     return [
         *conv("stem_conv", "embeddings.convolution"),
         *batch_norm("stem_bn", "embeddings.batchnorm"),
-        *_block_rules(values, "encoder.blocks.", names, excite),
+        *_block_rules(values, "encoder.blocks.", names),
         *conv("top_conv", "encoder.top_conv"),
         *batch_norm("top_bn", "encoder.top_bn"),
     ]
