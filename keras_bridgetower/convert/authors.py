@@ -86,22 +86,18 @@ def read(path, text_heads=None, answers=None, ignore=()):
     )
     heads = _heads(tensors.shapes, built, settings, answers, path)
     table = rules(built, heads)
-    unread = (*bridgetower.UNREAD, *ignore)
+    allowed = (*bridgetower.UNREAD, *ignore)
     if per_tap:
-        unread += (bridgetower.UNTAPPED,)
+        allowed += (bridgetower.UNTAPPED,)
+    unread = unread_keys(table, tensors, allowed)
     # Retrieval models of ManagerTower have the pre-trained contrastive head,
     # but no head of masked words.
     retrieval = "itc" in heads and "mlm" not in heads
     tuned = retrieval or set(heads) & set(FINE_TUNED)
     mode = "squash" if tuned else "crop"
-    return Checkpoint(
-        tensors,
-        built,
-        heads,
-        table,
-        unread_keys(table, tensors, unread),
-        processors.read(path.parent, built, mode, settings["max_text_len"]),
-    )
+    length = settings["max_text_len"]
+    read_processors = processors.read(path.parent, built, mode, length)
+    return Checkpoint(tensors, built, heads, table, unread, read_processors)
 
 
 def rules(a, heads):

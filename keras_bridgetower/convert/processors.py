@@ -78,17 +78,14 @@ def _write_tokenizer(folder, tokenizer):
     # special tokens are those of the class.
     mask = dict.fromkeys(("rstrip", "normalized", "single_word"), False)
     mask |= dict(__type="AddedToken", content="<mask>", lstrip=True)
-    write_json(
-        folder,
-        "tokenizer_config.json",
-        dict(
-            tokenizer_class="RobertaTokenizer",
-            processor_class="BridgeTowerProcessor",
-            add_prefix_space=False,
-            model_max_length=tokenizer.sequence_length,
-            mask_token=mask,
-        ),
+    values = dict(
+        tokenizer_class="RobertaTokenizer",
+        processor_class="BridgeTowerProcessor",
+        add_prefix_space=False,
+        model_max_length=tokenizer.sequence_length,
+        mask_token=mask,
     )
+    write_json(folder, "tokenizer_config.json", values)
 
 
 def _write_image_processor(folder, image_converter, text_length):
@@ -111,20 +108,17 @@ def _write_image_processor(folder, image_converter, text_length):
             stacklevel=2,
         )
     size = {"shortest_edge": image_converter.image_size}
-    write_json(
-        folder,
-        "preprocessor_config.json",
-        dict(
-            image_processors.BRIDGETOWER,
-            image_processor_type="BridgeTowerImageProcessor",
-            processor_class="BridgeTowerProcessor",
-            max_text_len=text_length,
-            size=size,
-            crop_size=size,
-            size_divisor=image_converter.size_divisor,
-            image_mean=image_converter.mean,
-            image_std=image_converter.std,
-            do_normalize=True,
-            do_pad=True,
-        ),
+    values = dict(
+        image_processors.BRIDGETOWER,
+        image_processor_type="BridgeTowerImageProcessor",
+        processor_class="BridgeTowerProcessor",
+        max_text_len=text_length,
+        size=size,
+        crop_size=size,
+        size_divisor=image_converter.size_divisor,
+        image_mean=image_converter.mean,
+        image_std=image_converter.std,
+        do_normalize=True,
+        do_pad=True,
     )
+    write_json(folder, "preprocessor_config.json", values)

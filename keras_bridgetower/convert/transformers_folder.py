@@ -16,7 +16,6 @@ from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
 from keras_bridgetower.encoders import clip
 from keras_bridgetower.encoders import roberta
-from keras_bridgetower.encoders.rules import Rule
 from keras_bridgetower.presets.errors import ConversionError
 
 NAMES = architecture.Names(
@@ -71,19 +70,12 @@ def read(folder):
     if top["tie_word_embeddings"] and decoder not in tensors.shapes:
         word = "text_model.embeddings.word_embeddings.weight"
         table = [
-            Rule(rule.variables, (word,), rule.layout)
-            if decoder in rule.keys
-            else rule
+            rule._replace(keys=(word,)) if decoder in rule.keys else rule
             for rule in table
         ]
-    return Checkpoint(
-        tensors,
-        built,
-        heads,
-        table,
-        unread_keys(table, tensors),
-        processors.read(folder, built),
-    )
+    unread = unread_keys(table, tensors)
+    read_processors = processors.read(folder, built)
+    return Checkpoint(tensors, built, heads, table, unread, read_processors)
 
 
 def _check(levels, m, path):

@@ -215,11 +215,9 @@ class PaddedRobertaBackbone(keras_hub.models.RobertaBackbone):
 @hidden_states.register(PaddedRobertaBackbone)
 def padded_states(encoder):
     tokens = token_embeddings(encoder, encoder.token_embedding)
-    x = encoder.padded_positions(
-        tokens,
-        encoder.embeddings.position_embedding(tokens),
-        encoder.input["padding_mask"],
-    )
+    positions = encoder.embeddings.position_embedding(tokens)
+    mask = encoder.input["padding_mask"]
+    x = encoder.padded_positions(tokens, positions, mask)
     x = bert.normed(encoder, x)
     return bert.block_states(encoder, x, encoder.transformer_layers)
 

@@ -109,12 +109,11 @@ class Masking(abc.ABC):
         # Chosen places first, each group in the order of the text.
         places = np.argsort(~chosen, axis=1, kind="stable")[:, : self.max_masks]
         weights = np.take_along_axis(chosen, places, axis=1)
+        originals = np.take_along_axis(ids, places, axis=1)
         made = {
             "token_ids": hidden.astype("int32"),
             "mask_positions": np.where(weights, places, 0).astype("int32"),
-            "mask_ids": np.where(
-                weights, np.take_along_axis(ids, places, axis=1), 0
-            ).astype("int32"),
+            "mask_ids": np.where(weights, originals, 0).astype("int32"),
             "mask_weights": weights.astype("float32"),
         }
         if single:

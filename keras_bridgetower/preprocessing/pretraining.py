@@ -111,19 +111,15 @@ class BridgeTowerPretrainingPreprocessor(BridgeTowerPreprocessor):
         ids = as_image_ids(ids)
         labels = {"itc": ids}
         if "mlm" in self.objectives:
-            (
-                features["masked_token_ids"],
-                features["mask_positions"],
-                labels["mlm"],
-            ) = hide_tokens(self.masking, self._draws["mlm"], step, features)
-        if "itm" in self.objectives:
-            *drawn, labels["itm"] = self._draws["itm"](
-                self.pair_objective.draw,
-                step,
-                [ids],
-                *self.pair_objective.specs(static_shape(ids)),
+            masked, places, labels["mlm"] = hide_tokens(
+                self.masking, self._draws["mlm"], step, features
             )
-            features |= dict(zip(self.pair_objective.drawn, drawn, strict=True))
+            features |= {"masked_token_ids": masked, "mask_positions": places}
+        if "itm" in self.objectives:
+            pairs, draws = self.pair_objective, self._draws["itm"]
+            specs = pairs.specs(static_shape(ids))
+            *drawn, labels["itm"] = draws(pairs.draw, step, [ids], *specs)
+            features |= dict(zip(pairs.drawn, drawn, strict=True))
         labels = {name: labels[name] for name in self.objectives}
         return keras.utils.pack_x_y_sample_weight(
             features, labels, sample_weight
@@ -182,22 +178,13 @@ def hide_tokens(masking, draws, step, features):
     def hide(seed, ids, padding_mask):
         made = masking(ids, padding_mask, seed)
         labels = np.where(made["mask_weights"] > 0, made["mask_ids"], IGNORED)
-        return (
-            made["token_ids"],
-            made["mask_positions"],
-            labels.astype("int32"),
-        )
+        labels = labels.astype("int32")
+        return made["token_ids"], made["mask_positions"], labels
 
     ids, padding_mask = features["token_ids"], features["padding_mask"]
     slots = (*ids.shape[:-1], masking.max_masks)
-    return draws(
-        hide,
-        step,
-        [ids, padding_mask],
-        ("int32", tuple(ids.shape)),
-        ("int32", slots),
-        ("int32", slots),
-    )
+    specs = ("int32", tuple(ids.shape)), ("int32", slots), ("int32", slots)
+    return draws(hide, step, [ids, padding_mask], *specs)
 
 
 @keras.saving.register_keras_serializable(package="keras_bridgetower")

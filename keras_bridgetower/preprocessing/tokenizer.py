@@ -220,13 +220,9 @@ class BridgeTowerBertTokenizer(PackedTokenizer):
             self._set_vocabulary(vocabulary)
 
     def _set_vocabulary(self, vocabulary):
-        words = read_words(vocabulary)
-        engine = tokenizers.Tokenizer(
-            tokenizers.models.WordPiece(
-                vocab={word: i for i, word in enumerate(words)},
-                unk_token="[UNK]",
-            )
-        )
+        ids = {word: i for i, word in enumerate(read_words(vocabulary))}
+        model = tokenizers.models.WordPiece(vocab=ids, unk_token="[UNK]")
+        engine = tokenizers.Tokenizer(model)
         engine.normalizer = tokenizers.normalizers.BertNormalizer(
             lowercase=self.lowercase
         )

@@ -86,11 +86,8 @@ def lacking(folder):
         list of str: names of files, or "weights" or "a tokenizer" if
         one of several sets of files is needed.
     """
-    names = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    paths = filter(pathlib.Path.is_file, folder.rglob("*"))
+    names = {path.relative_to(folder).as_posix() for path in paths}
     found = weights(folder, names)
     if is_keras(folder):
         whole = any(name.startswith("model.weights") for name in found)
