@@ -203,12 +203,10 @@ def _require(requirements):
 
 def _exported_extra(extra):
     """Return the unused tensors for which transformers has a place."""
-    kept = {}
+    kept, text = {}, theirs.NAMES.text
     for name, value in extra.items():
-        name = name.replace("text_transformer.", theirs.NAMES.text, 1)
-        known = (
-            name.startswith(theirs.NAMES.text) and "position_ids" not in name
-        )
+        name = name.replace("text_transformer.", text, 1)
+        known = name.startswith(text) and "position_ids" not in name
         if known or f"[:{PADDING_ROWS}]" in name:
             kept[name] = value
     return kept
@@ -258,10 +256,9 @@ def _write_other_heads(parts, names, folder):
         variables = variables_by_path(parts.heads[name])
         tensors |= to_tensors(table, variables, {})
     if "nlvr2" in names:
-        table = parts.backbone.fusion.type_embedding
-        tensors["token_type_embeddings.weight"] = keras.ops.convert_to_numpy(
-            table
-        ).astype("float32")
+        fusion = parts.backbone.fusion
+        types = keras.ops.convert_to_numpy(fusion.type_embedding)
+        tensors["token_type_embeddings.weight"] = types.astype("float32")
     safetensors.numpy.save_file(tensors, folder / HEAD)
     warnings.warn(
         f"transformers has no class for the head {', '.join(sorted(names))}: "

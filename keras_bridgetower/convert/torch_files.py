@@ -259,14 +259,9 @@ class Tensor(NamedTuple):
         # Many tensors may share one long shape.
         axes = (*self.shape[:MOST_AXES], *self.strides[:MOST_AXES])
         numbers = (storage.count, self.offset, *axes)
-        if (
-            len(self.shape) != len(self.strides)
-            or len(self.shape) > MOST_AXES
-            or any(
-                type(n) is not int or not 0 <= n < MOST_ELEMENTS
-                for n in numbers
-            )
-        ):
+        right = all(type(n) is int and 0 <= n < MOST_ELEMENTS for n in numbers)
+        count = len(self.shape)
+        if not right or count != len(self.strides) or count > MOST_AXES:
             return "of an impossible shape"
         if self.flags:
             return "conjugated or negated only when it is read"
@@ -361,7 +356,7 @@ NAMES = {
     "torch._utils._rebuild_parameter": lambda tensor, grad, hooks: tensor,
     **{f"torch.{n}Storage": np.dtype(dtype) for n, dtype in STORAGES.items()},
 }
-# The opcodes that `torch.save` writes, by their names in `pickle`.
+# The names in `pickle` of the opcodes that `torch.save` writes.
 OPCODES = (
     *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
@@ -370,6 +365,7 @@ OPCODES = (
     *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
     *("GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID"),
 )
+_CODES = [ord(getattr(pickle, name)) for name in OPCODES]
 
 
 # The class in Python: its opcodes can be chosen, those of the one in C cannot.
@@ -414,12 +410,7 @@ class _Unpickler(pickle._Unpickler):
     def drop_attributes(self):
         self.stack.pop()
 
-    dispatch = {
-        ord(getattr(pickle, name)): pickle._Unpickler.dispatch[
-            ord(getattr(pickle, name))
-        ]
-        for name in OPCODES
-    }
+    dispatch = {code: pickle._Unpickler.dispatch[code] for code in _CODES}
     dispatch |= {
         ord(pickle.EMPTY_DICT): empty_dict,
         ord(pickle.REDUCE): call,

@@ -66,19 +66,16 @@ def post_norm_rules(prefix, num_layers):
     )
 
 
-def block_rules(
-    num_layers,
-    path,
-    key,
-    projections=attention,
-    names=(
-        "attention",
-        "attention.output.LayerNorm",
-        "intermediate.dense",
-        "output.dense",
-        "output.LayerNorm",
-    ),
-):
+BLOCK = (
+    "attention",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
+
+
+def block_rules(num_layers, path, key, projections=attention, names=BLOCK):
     """Return the rules of the post-norm blocks of KerasHub.
 
     Args:

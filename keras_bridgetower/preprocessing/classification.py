@@ -402,9 +402,8 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         if text and rows.ndim == 2 and rows.shape[1] == 10:
             scores = np.stack([self._agreement(row) for row in rows])
         elif rows.ndim == 1 and (text or rows.dtype.kind in "iu"):
-            scores = np.eye(width, dtype="float32")[
-                [self._class_ids.label_id(value) for value in rows.tolist()]
-            ]
+            ids = [self._class_ids.label_id(value) for value in rows.tolist()]
+            scores = np.eye(width, dtype="float32")[ids]
         else:
             raise ValueError(
                 f"`y` must be soft scores (batch, {width}), ids or answers "
@@ -417,9 +416,8 @@ class BridgeTowerVQAPreprocessor(BridgeTowerPreprocessor):
         scores = np.zeros(len(self.answers), "float32")
         ten = [v.decode() if isinstance(v, bytes) else v for v in ten.tolist()]
         # The evaluator replaces line breaks before it removes punctuation.
-        for answer, score in soft_scores(
-            [" ".join(a.split()) for a in ten]
-        ).items():
+        ten = [" ".join(answer.split()) for answer in ten]
+        for answer, score in soft_scores(ten).items():
             if answer in self._spelled:
                 scores[self._spelled[answer]] = score
         return scores

@@ -152,13 +152,11 @@ class BridgeTowerRetrievalPreprocessor(BridgeTowerPreprocessor):
     def _draw(self, y, step, batch):
         ids = as_image_ids(y["image_id"] if isinstance(y, dict) else y)
         _check_number(ids, batch)
-        *drawn, labels = self.draws(
-            self._draw_pairs, step, [ids], *self._pair_objective.specs(batch)
-        )
-        drawn = dict(zip(self._pair_objective.drawn, drawn, strict=True))
-        targets = self._pair_objective.targets(
-            labels, {"image_id": ids, **drawn}
-        )
+        objective = self._pair_objective
+        specs = objective.specs(batch)
+        *drawn, labels = self.draws(self._draw_pairs, step, [ids], *specs)
+        drawn = dict(zip(objective.drawn, drawn, strict=True))
+        targets = objective.targets(labels, {"image_id": ids, **drawn})
         return drawn, pair_objectives.only_or_all(targets)
 
     def _draw_pairs(self, seed, ids):

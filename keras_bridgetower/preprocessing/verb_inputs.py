@@ -206,10 +206,8 @@ class PicturePairs(Pictures):
         ]
         check_numbers([*sides, statements])
         count = max(side.count for side in sides)
-        pairs = zip(
-            *(side.images * (count if side.single else 1) for side in sides),
-            strict=True,
-        )
+        columns = [x.images * (count if x.single else 1) for x in sides]
+        pairs = zip(*columns, strict=True)
         super().__init__(preprocessor, list(pairs))
         self.single = all(side.single for side in sides)
 
