@@ -176,28 +176,22 @@ _ALL_SCORES = layouts.Layout(
 )
 
 
-def _classifier(path, key):
-    return lambda values: joined(
-        path,
-        key,
-        (dense, "/hidden_dense", ".0"),
-        (norm, "/layer_norm", ".1"),
-        (dense, "/output_dense", ".3"),
-    )
+# Parts of heads.
+_OUTPUT = [(dense, "/output_dense", "")]
+_CLASSIFIER = [
+    (dense, "/hidden_dense", ".0"),
+    (norm, "/layer_norm", ".1"),
+    (dense, "/output_dense", ".3"),
+]
+# The authors fine-tuned transformers' class of RoBERTa.
+_TEXT = [
+    (dense, "/hidden_dense", ".dense"),
+    (dense, "/output_dense", ".out_proj"),
+]
 
 
-def _text(path):
-    # The authors fine-tuned transformers' class of RoBERTa.
-    return lambda values: joined(
-        path,
-        "classifier",
-        (dense, "/hidden_dense", ".dense"),
-        (dense, "/output_dense", ".out_proj"),
-    )
-
-
-def _output(path, key):
-    return lambda values: dense(f"{path}/output_dense", key)
+def _head(path, key, parts):
+    return lambda values: joined(path, key, *parts)
 
 
 def _itc(scale, layout, start=""):
@@ -230,7 +224,7 @@ def _mlm(values):
     ]
 
 
-_SHARED_HEADS = {"itm": _output("itm_head", "itm_score.fc"), "mlm": _mlm}
+_SHARED_HEADS = {"itm": _head("itm_head", "itm_score.fc", _OUTPUT), "mlm": _mlm}
 # Functions of a head's constructor values that return its rules.
 TRANSFORMERS_HEADS = {
     **_SHARED_HEADS,
@@ -239,13 +233,13 @@ TRANSFORMERS_HEADS = {
 LIGHTNING_HEADS = {
     **_SHARED_HEADS,
     "itc": _itc("temperature", TEMPERATURE),
-    "rank": _output("rank_head", "rank_output"),
-    "vqa": _classifier("vqa_head", "vqa_classifier"),
-    "entailment": _classifier("entailment_head", "snli_classifier"),
-    "nlvr2": _classifier("nlvr2_head", "nlvr2_classifier"),
-    "image_class": _output("image_class_head", "classifier"),
-    "text_class": _text("text_class_head"),
-    "text_number": _text("text_number_head"),
+    "rank": _head("rank_head", "rank_output", _OUTPUT),
+    "vqa": _head("vqa_head", "vqa_classifier", _CLASSIFIER),
+    "entailment": _head("entailment_head", "snli_classifier", _CLASSIFIER),
+    "nlvr2": _head("nlvr2_head", "nlvr2_classifier", _CLASSIFIER),
+    "image_class": _head("image_class_head", "classifier", _OUTPUT),
+    "text_class": _head("text_class_head", "classifier", _TEXT),
+    "text_number": _head("text_number_head", "classifier", _TEXT),
 }
 # Files of ManagerTower.
 MANAGER_HEADS = {

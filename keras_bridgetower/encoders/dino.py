@@ -87,17 +87,13 @@ def dinov3(values):
 
 def _embeddings(values, patches):
     """Return the rules of tokens, and of patches with the name `patches`."""
-    rules = joined(
-        "embeddings/",
-        "embeddings.",
+    parts = [
         (same, "cls_token", "cls_token"),
         (_patches, "patch_embeddings/projection", patches),
-    )
+    ]
     if values.get("num_register_tokens"):
-        rules += same(
-            "embeddings/register_tokens", "embeddings.register_tokens"
-        )
-    return rules
+        parts.append((same, "register_tokens", "register_tokens"))
+    return joined("embeddings/", "embeddings.", *parts)
 
 
 _patches = functools.partial(dense, layout=layouts.CONV)
