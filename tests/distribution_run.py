@@ -42,6 +42,7 @@ TESTED = int(os.environ.get("TESTED", "19"))
 WAYS = {
     "one": ("none", {}),
     "model_parallel": ("model_parallel", {"model_devices": 4}),
+    "hybrid": ("fsdp", {"shard_devices": 2}),
 }
 
 

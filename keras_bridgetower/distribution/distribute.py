@@ -54,7 +54,10 @@ def distribute(kind="auto", **values):
             `"tpu"` (JAX); `"auto"`: data parallel over all available devices.
         **values: `devices`, int, by default all that the backend sees, or
             on JAX a list of them; `model_devices`, int, for
-            `"model_parallel"`.
+            `"model_parallel"`; `shard_devices`, int, for `"fsdp"`: groups of
+            so many devices have all weights, by default all devices
+            together. With those of one host, weights stay within it, and
+            hosts send only sums of gradients.
 
     Returns:
         A `Strategy`.

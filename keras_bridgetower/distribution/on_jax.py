@@ -25,8 +25,9 @@ from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.strategy import Several
 from keras_bridgetower.distribution.strategy import first_devices
+from keras_bridgetower.distribution.strategy import shard_count
 
-BATCH, MODEL = "batch", "model"
+BATCH, MODEL, GROUP, SHARD = "batch", "model", "group", "shard"
 # Environment variables of several processes, which Keras reads too.
 ADDRESSES, COUNT, INDEX = (
     f"KERAS_DISTRIBUTION_{name}"
@@ -83,15 +84,27 @@ class _Replicated(_BatchLayout, keras.distribution.DataParallel):
 
 
 class _Sharded(_BatchLayout, keras.distribution.DataParallel):
-    """Each weight and its optimizer state are split over all devices."""
+    """Each weight and its optimizer state are split over groups of devices.
+
+    Args:
+        shard_devices: int, devices of one group, which follow each other.
+        devices: list of all devices.
+    """
+
+    def __init__(self, shard_devices, devices):
+        super().__init__(devices=devices, auto_shard_dataset=False)
+        self._devices_of_weight = shard_devices
+        # A batch is split over all devices, so its mesh has one axis.
+        shape = len(devices) // shard_devices, shard_devices
+        self._weight_mesh = DeviceMesh(shape, (GROUP, SHARD), devices)
 
     def get_variable_layout(self, variable):
-        devices = self.device_mesh.devices.size
         spec = [None] * len(variable.shape)
-        fit = [n if n % devices == 0 else 0 for n in variable.shape]
+        count = self._devices_of_weight
+        fit = [n if n % count == 0 else 0 for n in variable.shape]
         if any(fit):
-            spec[fit.index(max(fit))] = self.batch_dim_name
-        return TensorLayout(spec, self.device_mesh)
+            spec[fit.index(max(fit))] = SHARD
+        return TensorLayout(spec, self._weight_mesh)
 
 
 class _SplitLayers(_BatchLayout, keras.distribution.ModelParallel):
@@ -215,10 +228,20 @@ class DataParallel(Several):
 
 
 class FSDP(DataParallel):
-    """Data parallel with weights and optimizer split over the devices."""
+    """Data parallel with weights and optimizer split over the devices.
+
+    Args:
+        devices: as for `DataParallel`.
+        shard_devices: int, as for `distribute`.
+    """
+
+    def __init__(self, devices=None, shard_devices=None):
+        self._shard_devices = shard_devices
+        super().__init__(devices)
 
     def make_layout(self):
-        return _Sharded(devices=self.devices, auto_shard_dataset=False)
+        count = shard_count(self._shard_devices, len(self.devices))
+        return _Sharded(count, self.devices)
 
     def gathered_weights(self, values, variables):
         # Otherwise the compiler may split activations as the weights, and send

@@ -10,6 +10,7 @@ from keras_bridgetower.backend.keras_private.layers import layers_in
 from keras_bridgetower.backend.keras_private.updates import count_updates
 from keras_bridgetower.checks import BuiltElsewhere
 from keras_bridgetower.checks import check_at_most
+from keras_bridgetower.checks import check_count
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution.same_order import SameOrder
 
@@ -551,3 +552,24 @@ def first_devices(devices, known):
         return known
     check_at_most("devices", devices, len(known), "devices of this machine")
     return known[:devices]
+
+
+def shard_count(shard_devices, count):
+    """Return how many devices have one copy of the weights together.
+
+    Args:
+        shard_devices: int, or None for all.
+        count: int, number of all devices.
+
+    Raises:
+        ValueError: the devices cannot be divided into such groups.
+    """
+    if shard_devices is None:
+        return count
+    check_count("shard_devices", shard_devices)
+    if count % shard_devices:
+        raise ValueError(
+            f"`shard_devices` must divide the {count} devices. Received: "
+            f"shard_devices={shard_devices}"
+        )
+    return shard_devices

@@ -21,6 +21,7 @@ from keras_bridgetower.backend import remat
 from keras_bridgetower.backend.keras_private import updates
 from keras_bridgetower.backend.keras_private import variables as keras_variables
 from keras_bridgetower.distribution.on_torch import TorchDataParallel
+from keras_bridgetower.distribution.strategy import shard_count
 from keras_bridgetower.distribution.torch_gradients import add
 from keras_bridgetower.distribution.torch_gradients import finite_in_all
 
@@ -33,15 +34,23 @@ class FSDP(TorchDataParallel):
 
     Start the processes by `torchrun`. Checkpoints continue on any number of
     processes.
+
+    Args:
+        devices: int, number of all processes.
+        shard_devices: int, as for `distribute`.
     """
 
     # Each process adds up what all have computed of its parts.
     stops_within_updates = True
 
-    def __init__(self, devices=None):
+    def __init__(self, devices=None, shard_devices=None):
         super().__init__(devices)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._mesh = init_device_mesh(device, (self.processes,))
+        count = shard_count(shard_devices, self.processes)
+        shape, names = (self.processes // count, count), ("group", "shard")
+        if count == self.processes:
+            shape, names = shape[1:], names[1:]
+        self._mesh = init_device_mesh(device, shape, mesh_dim_names=names)
         # By task. A task can be compiled again.
         self._shards = weakref.WeakKeyDictionary()
 
@@ -101,7 +110,8 @@ class Shards:
 
     Args:
         task: a task, whose blocks are gathered one after the other.
-        mesh: the `DeviceMesh` of all processes.
+        mesh: the `DeviceMesh` of all processes. Those of its axis `"shard"`
+            have one copy of the weights together.
 
     Attributes:
         active: bool, True during `fit`.
@@ -110,7 +120,8 @@ class Shards:
 
     def __init__(self, task, mesh):
         self.active, self.of_weight = False, {}
-        self._task, self._mesh = weakref.ref(task), mesh
+        self._task = weakref.ref(task)
+        self._all, self._mesh = mesh, mesh["shard"]
         self._parts, self._references, self._own = (), {}, ()
         self._optimizer, self._failed, self._ran = None, False, False
 
@@ -133,7 +144,7 @@ class Shards:
         self._parts = (*parts, _Part(weights.values(), parts))
         # The inner ones first, so that the last has what is left.
         for part in self._parts:
-            fully_shard(part, mesh=self._mesh)
+            fully_shard(part, mesh=self._all)
         for part in self._parts:
             pairs = zip(part.variables, part.weights, strict=True)
             self.of_weight |= {id(v): p for v, p in pairs}
@@ -175,7 +186,9 @@ class Shards:
         self._optimizer = optimizer
         cls, finalize = type(optimizer), optimizer.finalize_variable_values
         build = functools.partial(cls.build, optimizer)
-        updates.clip_by_sums(optimizer, _sum_squares)
+        groups = self._all.size() // self._mesh.size()
+        sum_squares = functools.partial(_sum_squares, groups=groups)
+        updates.clip_by_sums(optimizer, sum_squares)
         updates.decay_weights_of_parts(optimizer)
 
         def build_parts(variables):
@@ -224,7 +237,7 @@ class Shards:
             if part is None:
                 if variable.value.grad is not None:
                     (total,) = add([variable.value.grad])
-                    grads[id(variable)] = total / self._mesh.size()
+                    grads[id(variable)] = total / self._all.size()
             elif part.grad is not None:
                 grads[id(variable)] = part.grad.to_local()
                 part.grad = None
@@ -415,10 +428,15 @@ def _has_no_values(x):
     )
 
 
-def _sum_squares(gradients):
-    """Return the sum of the squares of each gradient in all processes."""
-    share = 1 / dist.get_world_size()
-    # Scalars are whole in every process.
-    squares = [g.square().sum() * (1 if g.dim() else share) for g in gradients]
+def _sum_squares(gradients, groups):
+    """Return the sum of the squares of each gradient in all processes.
+
+    Args:
+        gradients: list of tensors.
+        groups: int, number of copies of the weights.
+    """
+    # Every process has whole scalars.
+    copies = {True: groups, False: dist.get_world_size()}
+    squares = [g.square().sum() / copies[g.dim() > 0] for g in gradients]
     (sums,) = add([torch.stack(squares)])
     return sums

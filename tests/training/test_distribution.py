@@ -35,9 +35,9 @@ from keras_bridgetower.training import planning
 
 RUN = pathlib.Path(__file__).parent.parent / "distribution_run.py"
 KINDS = {
-    "jax": ["data_parallel", "fsdp", "model_parallel"],
+    "jax": ["data_parallel", "fsdp", "hybrid", "model_parallel"],
     "tensorflow": ["data_parallel"],
-    "torch": ["data_parallel", "fsdp"],
+    "torch": ["data_parallel", "fsdp", "hybrid"],
 }[BACKEND]
 # Each must be compiled. Slow tests run all of them.
 SOME_KINDS = ["fsdp"] if BACKEND == "jax" else ["data_parallel"]
@@ -64,12 +64,15 @@ def run(folder, environments, kinds, optimizers):
 
 
 def launched(folder, optimizers, task="both", kinds=KINDS):
-    kinds = ["one", *kinds]
-    environments = (
-        launch.two_processes() if BACKEND == "torch" else [ONE_PROCESS[BACKEND]]
-    )
-    environments = [e | {"TASK": task} for e in environments]
-    return run(folder, environments, kinds, optimizers)
+    environments = [ONE_PROCESS.get(BACKEND)]
+    given = {"TASK": task}
+    if BACKEND == "torch":
+        groups = "hybrid" in kinds
+        environments = launch.several_processes(4 if groups else 2)
+        # A row for each process: contrastive losses depend on the batches.
+        given |= {"TESTED": "20"} if groups else {}
+    environments = [e | given for e in environments]
+    return run(folder, environments, ["one", *kinds], optimizers)
 
 
 def differences(one, other):
@@ -212,6 +215,8 @@ REFUSED = [
 if BACKEND == "jax":
     values = {"model_devices": 0}
     REFUSED += [("must be an integer from 1", "model_parallel", values)]
+    divide = "`shard_devices` must divide the 1 devices"
+    REFUSED += [(divide, "fsdp", {"shard_devices": 2})]
 else:
     REFUSED += [("on .*. Received: kind='model_", "model_parallel", {})]
 if BACKEND != "torch":
