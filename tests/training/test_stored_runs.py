@@ -66,11 +66,10 @@ def test_a_run_continues_on_another_machine(store, tmp_path):
     assert_same_weights(found[0].values(), wanted[0].values())
 
 
-@pytest.mark.parametrize("file", [folders.STATE, folders.MANIFEST])
-def test_a_damaged_checkpoint_is_not_used(store, tmp_path, file):
+def test_a_damaged_checkpoint_is_not_used(store, tmp_path):
     whole = fitted(tmp_path, 5)
     fitted(URL, 4)
-    store.pipe_file(f"{ROOT}step-000000004/{file}", b"0")
+    store.pipe_file(f"{ROOT}step-000000004/{folders.STATE}", b"0")
     left = store.cat_file(f"{ROOT}step-000000002/{folders.STATE}")
     with pytest.warns(UserWarning, match=f"'{URL}/step-0*4' .* is tried"):
         assert_same_weights(fitted(URL, 5), whole)
@@ -81,6 +80,7 @@ def test_a_damaged_checkpoint_is_not_used(store, tmp_path, file):
 def test_a_damaged_checkpoint_is_set_aside(store):
     fitted(URL, 4)
     store.rm(f"{ROOT}step-000000004/{folders.STATE}")
+    store.pipe_file(f"{ROOT}step-000000004/{folders.MANIFEST}", b"0")
     stream = resume_run.Rows()
     with pytest.warns(UserWarning, match="is tried"):
         Checkpoint(URL, stream, every=1, keep=1).fit(
@@ -116,9 +116,9 @@ def test_the_newest_and_the_best_are_kept(store):
     stream, task = resume_run.Rows(), resume_run.task()
     checkpoint = Checkpoint(URL, stream, 2, keep=1, monitor="loss", mode="max")
     # The loss is that of each epoch of six updates; the first is the largest.
-    history = checkpoint.fit(task, 20, verbose=0).history["loss"]
-    best = 6 * (1 + int(np.argmax(history[:3])))
-    assert names(store) == files_of(*{best, 20})
+    history = checkpoint.fit(task, 14, verbose=0).history["loss"]
+    best = 6 * (1 + int(np.argmax(history[:2])))
+    assert names(store) == files_of(*{best, 14})
 
 
 def test_training_goes_on_beside_an_upload(store, tmp_path, monkeypatch):
