@@ -19,7 +19,6 @@ from turns.rounds import ContenderFailed
 from turns.rounds import Fresh
 from turns.rounds import Rounds
 from turns.rounds import Saved
-from turns.rounds import distance
 from turns.rounds import summary
 from turns.works import Contender
 from turns.works import Work
@@ -205,12 +204,6 @@ def test_ratios_compare_consecutive_turns():
     found = summary(pairs)
     assert [found[k] for k in ("low", "ratio", "high")] == [2.0, 3.0, 4.0]
     assert (found["seconds"], found["reference"]) == (1.0, 5.0)
-
-
-def test_distance_is_relative_to_the_largest_output():
-    assert distance([[1.0, -3.0]], [[2.0, -4.0]]) == 0.25
-    with pytest.raises(ValueError):
-        distance([[1.0]], [[1.0, 2.0]])
 
 
 @pytest.fixture

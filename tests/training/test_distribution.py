@@ -237,7 +237,8 @@ def test_the_kernels_of_all_tasks_and_encoders_are_split():
     from keras_bridgetower.distribution import on_jax
 
     with planning.meta_device():
-        models = list(map(every_task.make, every_task.TASKS))
+        shared = shallow()
+        models = [every_task.make(name, shared) for name in every_task.TASKS]
         models += [backbone(bridge=name) for name in BRIDGES]
         models += [backbone(vit(), bert()), backbone(deit(), bert())]
     split = re.compile("|".join(dict(on_jax.MODEL_ROWS)))

@@ -20,18 +20,23 @@ PRESET = "bridgetower_tiny_easy_pretrain"
 NEW_NAMES = ("a small tall dax", "a wide old blick", "the far fep of it")
 
 
+COUNT, FEW = 120, 60
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """A folder of pictures, and a table of them by new names."""
+    """A folder of pictures, and tables of all and of a few by new names."""
     folder = tmp_path_factory.mktemp("own")
     scenes = load_scenes("test")
     shape = list(ATTRIBUTES).index("shape")
     with open(folder / "pairs.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("image", "text"))
-        for i, values in enumerate(scenes.values[:120]):
+        for i, values in enumerate(scenes.values[:COUNT]):
             Image.fromarray(scenes.data.images[i]).save(folder / f"{i}.png")
             table.writerow((f"{i}.png", NEW_NAMES[values[shape]]))
+    lines = (folder / "pairs.csv").read_text().splitlines(keepends=True)
+    (folder / "few.csv").write_text("".join(lines[: 1 + FEW]))
     return folder
 
 
@@ -67,20 +72,18 @@ def test_the_command_teaches_new_names_and_says_so(own, tmp_path, run):
 
 @builders.FASTEST
 def test_a_teacher_replaces_the_labels(own, tmp_path):
-    pairs = reranker.read_pairs(own / "pairs.csv", own)
+    pairs = reranker.read_pairs(own / "few.csv", own)
     with open(tmp_path / "told.jsonl", "w") as file:
         for text, name in enumerate(pairs.texts):
-            for picture in range(0, 120, 2):
+            for picture in range(0, FEW, 2):
                 told = {
                     "query": name,
                     "picture": pairs.pictures[picture].split("/")[-1],
                     "score": 4 * float(pairs.grades[picture, text]),
                 }
                 file.write(json.dumps(told) + "\n")
-    taught = reranker.read_pairs(
-        own / "pairs.csv", own, tmp_path / "told.jsonl"
-    )
-    assert np.isfinite(taught.teacher).sum() == 180
+    taught = reranker.read_pairs(own / "few.csv", own, tmp_path / "told.jsonl")
+    assert np.isfinite(taught.teacher).sum() == 3 * FEW // 2
     report = reranker.train(
         taught, PRESET, tmp_path / "o", epochs=6, learning_rate=3e-3, verbose=0
     )
@@ -88,9 +91,17 @@ def test_a_teacher_replaces_the_labels(own, tmp_path):
 
 
 @builders.FASTEST
-def test_negatives_are_mined_anew_by_the_trained_score(
-    own, tmp_path, monkeypatch
+def test_negatives_are_mined_anew_among_pictures_of_an_index(
+    own, tmp_path, monkeypatch, run
 ):
+    """The trained score finds them; those of the index fit no query."""
+    pytest.importorskip("lancedb")
+    more, index = tmp_path / "more", tmp_path / "index"
+    more.mkdir()
+    for i, picture in enumerate(load_scenes("test").data.images[200:212]):
+        Image.fromarray(picture).save(more / f"other{i}.png")
+    (more / "link.png").symlink_to(own / "4.png")
+    run("search", "index", more, "--store", index, "--preset", PRESET)
     seen, draw = [], reranker._Part.draw
 
     def noted(part, *args):
@@ -104,27 +115,14 @@ def test_negatives_are_mined_anew_by_the_trained_score(
         return draw(part, *args)
 
     monkeypatch.setattr(reranker._Part, "draw", noted)
-    pairs = reranker.read_pairs(own / "pairs.csv", own)
-    given = dict(epochs=3, learning_rate=3e-3, verbose=0)
-    reranker.train(pairs, PRESET, tmp_path / "o", mine_every=2, **given)
+    words = ["train", "reranker", own / "few.csv", "--pictures", own]
+    words += ["--preset", PRESET, "--output", tmp_path / "o", "--epochs", "3"]
+    words += ["--learning-rate", "3e-3", "--mine-every", "2"]
+    report = json.loads(run(*words, "--json", "--index", index).out)
+    assert sum(report["pictures"].values()) == FEW + 12
+    assert report["queries"] == dict.fromkeys(report["queries"], 3)
     (by_vectors, _), (still, _), (mined, in_order) = seen
     assert by_vectors == still != mined and in_order
-
-
-@builders.FASTEST
-def test_an_index_adds_pictures_that_fit_no_query(own, tmp_path, run):
-    pytest.importorskip("lancedb")
-    more, index = tmp_path / "more", tmp_path / "index"
-    more.mkdir()
-    for i, picture in enumerate(load_scenes("test").data.images[200:212]):
-        Image.fromarray(picture).save(more / f"other{i}.png")
-    (more / "link.png").symlink_to(own / "4.png")
-    run("search", "index", more, "--store", index, "--preset", PRESET)
-    words = ["train", "reranker", own / "pairs.csv", "--pictures", own]
-    words += ["--preset", PRESET, "--output", tmp_path / "o", "--epochs", "1"]
-    report = json.loads(run(*words, "--json", "--index", index).out)
-    assert sum(report["pictures"].values()) == 120 + 12
-    assert report["queries"] == dict.fromkeys(report["queries"], 3)
 
 
 @builders.ONE_BACKEND
@@ -132,7 +130,7 @@ def test_splits_are_by_picture_and_rows_are_checked(own, tmp_path):
     pairs = reranker.read_pairs(own / "pairs.csv", own)
     parts = pairs.split()
     rows = np.concatenate([pictures for pictures, _ in parts.values()])
-    assert sorted(rows) == list(range(120))
+    assert sorted(rows) == list(range(COUNT))
     assert pairs.split()["test"][0].tolist() == parts["test"][0].tolist()
     for content in (
         "image,text\n../secret.png,a\n",

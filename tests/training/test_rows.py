@@ -24,7 +24,7 @@ def numbers(data):
 
 
 @pytest.mark.parametrize(
-    "number,batch,count", [(19, 8, 2), (9, 8, 8), (20, 5, 4), (16, 8, 4)]
+    "number,batch,count", [(9, 8, 8), (20, 5, 4), (16, 8, 4)]
 )
 def test_every_replica_gets_rows(number, batch, count):
     data = divide_batches.without_short_end(dataset(number, batch), count)

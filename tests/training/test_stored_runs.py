@@ -5,6 +5,7 @@ import time
 import traceback
 import warnings
 
+import keras
 import numpy as np
 import pytest
 import resume_run
@@ -31,6 +32,22 @@ def fitted(directory, steps, *callbacks, keep=3):
     return [array(v) for v in (*task.variables, *task.optimizer.variables)]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return the folder of a run in one go, and its values by step."""
+    folder, states = tmp_path_factory.mktemp("whole"), {}
+    task = resume_run.task()
+
+    def note(batch, logs):
+        variables = (*task.variables, *task.optimizer.variables)
+        states[len(states) + 1] = [np.array(array(v)) for v in variables]
+
+    noted = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+    checkpoint = Checkpoint(folder, resume_run.Rows(), 2)
+    checkpoint.fit(task, 8, [noted], verbose=0)
+    return folder, states
+
+
 def names(store):
     return sorted(path.removeprefix(ROOT) for path in store.find(ROOT))
 
@@ -44,8 +61,7 @@ def files_of(*steps):
     )
 
 
-def test_a_run_continues_on_another_machine(store, tmp_path):
-    whole = fitted(tmp_path / "whole", 8)
+def test_a_run_continues_on_another_machine(store, tmp_path, whole):
     with pytest.raises(KeyboardInterrupt):
         fitted(URL, 8, resume_run.After(5))
     assert names(store) == files_of(2, 4)
@@ -53,27 +69,22 @@ def test_a_run_continues_on_another_machine(store, tmp_path):
     store.pipe_file(f"{ROOT}step-000000006/{folders.STATE}", b"0")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "A checkpoint must be as")
-        assert_same_weights(fitted(URL, 8), whole)
+        assert_same_weights(fitted(URL, 8), whole[1][8])
     assert names(store) == files_of(4, 6, 8)
     # Copied to a folder, it is the run of that folder.
     copy = tmp_path / "copy"
     store.get(ROOT, str(copy), recursive=True)
-    found, wanted = (
-        RunFolder(copy).newest(),
-        RunFolder(tmp_path / "whole").newest(),
-    )
+    found, wanted = (RunFolder(place).newest() for place in (copy, whole[0]))
     assert found[1] == wanted[1]
     assert_same_weights(found[0].values(), wanted[0].values())
 
 
-@pytest.mark.parametrize("file", [folders.STATE, folders.MANIFEST])
-def test_a_damaged_checkpoint_is_not_used(store, tmp_path, file):
-    whole = fitted(tmp_path, 5)
+def test_a_damaged_checkpoint_is_not_used(store, whole):
     fitted(URL, 4)
-    store.pipe_file(f"{ROOT}step-000000004/{file}", b"0")
+    store.pipe_file(f"{ROOT}step-000000004/{folders.STATE}", b"0")
     left = store.cat_file(f"{ROOT}step-000000002/{folders.STATE}")
     with pytest.warns(UserWarning, match=f"'{URL}/step-0*4' .* is tried"):
-        assert_same_weights(fitted(URL, 5), whole)
+        assert_same_weights(fitted(URL, 5), whole[1][5])
     assert names(store) == files_of(2, 4, 5)
     assert left == store.cat_file(f"{ROOT}step-000000002/{folders.STATE}")
 
@@ -81,6 +92,7 @@ def test_a_damaged_checkpoint_is_not_used(store, tmp_path, file):
 def test_a_damaged_checkpoint_is_set_aside(store):
     fitted(URL, 4)
     store.rm(f"{ROOT}step-000000004/{folders.STATE}")
+    store.pipe_file(f"{ROOT}step-000000004/{folders.MANIFEST}", b"0")
     stream = resume_run.Rows()
     with pytest.warns(UserWarning, match="is tried"):
         Checkpoint(URL, stream, every=1, keep=1).fit(
@@ -90,7 +102,7 @@ def test_a_damaged_checkpoint_is_set_aside(store):
     assert names(store) == [aside, *files_of(3)]
 
 
-def test_a_failed_upload_leaves_old_checkpoints(store, tmp_path, monkeypatch):
+def test_a_failed_upload_leaves_old_checkpoints(store, monkeypatch, whole):
     def fail(self, path, *args, **kwargs):
         raise ConnectionResetError("reset by peer")
 
@@ -109,16 +121,16 @@ def test_a_failed_upload_leaves_old_checkpoints(store, tmp_path, monkeypatch):
         patched.setattr(type(store), "get_file", fail)
         with pytest.raises(CheckpointError, match=f"fetched.*'{URL}' .*reset"):
             fitted(URL, 8)
-    assert_same_weights(fitted(URL, 8), fitted(tmp_path, 8))
+    assert_same_weights(fitted(URL, 8), whole[1][8])
 
 
 def test_the_newest_and_the_best_are_kept(store):
     stream, task = resume_run.Rows(), resume_run.task()
     checkpoint = Checkpoint(URL, stream, 2, keep=1, monitor="loss", mode="max")
     # The loss is that of each epoch of six updates; the first is the largest.
-    history = checkpoint.fit(task, 20, verbose=0).history["loss"]
-    best = 6 * (1 + int(np.argmax(history[:3])))
-    assert names(store) == files_of(*{best, 20})
+    history = checkpoint.fit(task, 14, verbose=0).history["loss"]
+    best = 6 * (1 + int(np.argmax(history[:2])))
+    assert names(store) == files_of(*{best, 14})
 
 
 def test_training_goes_on_beside_an_upload(store, tmp_path, monkeypatch):
@@ -197,7 +209,7 @@ def test_secrets_are_rejected_or_hidden(store, monkeypatch):
     assert "me@" not in lines and "abcd" not in lines
 
 
-def test_a_failed_upload_is_tried_again(store, tmp_path, monkeypatch):
+def test_a_failed_upload_is_tried_again(store, monkeypatch, whole):
     upload, left = type(store).put_file, [OSError("500"), OSError("500")]
 
     def fails_twice(*told, **more):
@@ -206,5 +218,5 @@ def test_a_failed_upload_is_tried_again(store, tmp_path, monkeypatch):
         upload(*told, **more)
 
     monkeypatch.setattr(type(store), "put_file", fails_twice)
-    assert_same_weights(fitted(URL, 4), fitted(tmp_path, 4))
+    assert_same_weights(fitted(URL, 4), whole[1][4])
     assert names(store) == files_of(2, 4) and not left
