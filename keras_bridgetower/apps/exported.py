@@ -11,7 +11,6 @@ preset to the cache for the next call:
 import contextlib
 import functools
 import hashlib
-import importlib
 import importlib.util
 import json
 import os

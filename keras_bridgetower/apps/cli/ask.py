@@ -192,7 +192,7 @@ def rank(
 
     Args:
         text: Text to look for.
-        pictures: models.Picture files, and folders of them.
+        pictures: Picture files, and folders of them.
         top_k: How many pictures to print.
         batch_size: Pictures per batch.
     """
@@ -260,7 +260,7 @@ def embed(
 
     Args:
         texts: Text to embed. May be given again.
-        images: models.Picture to embed. May be given again.
+        images: Picture to embed. May be given again.
     """
     columns = {"image": list(map(str, images or ())), "text": texts}
     columns = {name: values for name, values in columns.items() if values}
@@ -307,7 +307,7 @@ def predict(
     continues. A row that cannot be read gets a line with its error.
 
     Args:
-        preset: models.Preset of the task.
+        preset: Preset of the task.
         task: Task, such as vqa, retrieval or embed_images, or one of your own.
         source: Folder of pictures, or table (.csv, .jsonl).
         out: JSONL file, new or begun; with `--runner` a folder.

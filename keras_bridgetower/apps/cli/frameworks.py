@@ -5,7 +5,6 @@ file descriptors of stdout and stderr are redirected meanwhile.
 """
 
 import contextlib
-import importlib
 import importlib.util
 import inspect
 import json

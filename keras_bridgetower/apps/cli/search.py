@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from keras_bridgetower.apps import search
 from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
@@ -57,9 +58,7 @@ def index(
         models.check_preset(preset)
     with output.progress("Indexing") as update:
         frameworks.load(context.obj)
-        from keras_bridgetower.apps.search import PictureSearch
-
-        report = PictureSearch(opened, preset).index(
+        report = search.PictureSearch(opened, preset).index(
             source,
             vectors="fused" if fused else "image",
             batch_size=batch_size,
@@ -70,15 +69,10 @@ def index(
     found = dataclasses.asdict(report)
     for picture in found["unreadable"]:
         output.warn(f"{picture['path']} is left out: {picture['error']}")
-    counts = {
-        "pictures": report.total,
-        "embedded": report.embedded,
-        "unchanged": report.unchanged,
-        "copied": report.copied,
-        "removed": report.removed,
-        "unreadable": len(report.unreadable),
-        **report.passed_over,
-    }
+    counts = {"pictures": report.total}
+    for name in ("embedded", "unchanged", "copied", "removed"):
+        counts[name] = found[name]
+    counts |= {"unreadable": len(report.unreadable), **report.passed_over}
     value = {"index": store, "store": opened.kind, **found}
     output.show(as_json, value, ("what", "count"), list(counts.items()))
 
@@ -113,15 +107,13 @@ def query(
     opened, _ = _open_store(store)
     with output.progress("Searching"):
         frameworks.load(context.obj)
-        from keras_bridgetower.apps.search import PictureSearch
-
-        search = PictureSearch(opened, preset)
-        hits = search.query(text, image, top_k, rerank)
-    asked = text and search.models.retrieval and rerank is None
-    if asked and not search.models.reranks:
+        pictures = search.PictureSearch(opened, preset)
+        hits = pictures.query(text, image, top_k, rerank)
+    asked = text and pictures.models.retrieval and rerank is None
+    if asked and not pictures.models.reranks:
         output.note(
             "Sorted by similarity. Matching is not known to improve the lists "
-            f"of {search.models.preset}; `--rerank 128` uses it anyway."
+            f"of {pictures.models.preset}; `--rerank 128` uses it anyway."
         )
     for hit in hits:
         if hit.problem:
@@ -139,10 +131,8 @@ def query(
 
 def info(store: StoreName, as_json: models.AsJson = False):
     """Print the size and the model of an index."""
-    from keras_bridgetower.apps.search import info as about
-
     opened, _ = _open_store(store)
-    found = {"index": store, **about(opened)}
+    found = {"index": store, **search.info(opened)}
     output.show(as_json, found, ("what", "value"), list(found.items()))
 
 
@@ -156,9 +146,7 @@ def remove(
     Args:
         path: Picture, folder with its subfolders, or table.
     """
-    from keras_bridgetower.apps.search import remove
-
-    _show_removed(store, remove, path, as_json)
+    _show_removed(store, search.remove, path, as_json)
 
 
 def prune(
@@ -173,9 +161,7 @@ def prune(
     Args:
         folder: Look at pictures below this folder only.
     """
-    from keras_bridgetower.apps.search import prune
-
-    _show_removed(store, prune, folder, as_json)
+    _show_removed(store, search.prune, folder, as_json)
 
 
 def _show_removed(name, remove, path, as_json):
@@ -189,8 +175,7 @@ def _show_removed(name, remove, path, as_json):
 
 def _open_store(name, needed=True):
     """Open a store and its header, which may be None, without Keras."""
-    from keras_bridgetower.apps.search.header import open_store
-    from keras_bridgetower.apps.search.header import read_header
+    from keras_bridgetower.apps.search import header
 
-    store = open_store(name)
-    return store, read_header(store, needed)
+    store = search.open_store(name)
+    return store, header.read_header(store, needed)

@@ -17,7 +17,6 @@ from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
 from keras_bridgetower.apps.cli.errors import UsageError
-from keras_bridgetower.apps.cli.models import AsJson
 from keras_bridgetower.apps.hosts import is_loopback
 from keras_bridgetower.apps.hosts import listening
 from keras_bridgetower.apps.serve.plan import KEY
@@ -61,7 +60,7 @@ def serve(
     body_seconds: Seconds = DEFAULT.body_seconds,
     batch_size: Limit = DEFAULT.batch_size,
     picture_seconds: Seconds = DEFAULT.picture_seconds,
-    as_json: AsJson = False,
+    as_json: models.AsJson = False,
 ):
     """Serve presets over HTTP: embeddings, rerank, answers, search.
 
@@ -132,7 +131,7 @@ def demo(
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
     allowed_hosts: Hosts = None,
-    as_json: AsJson = False,
+    as_json: models.AsJson = False,
 ):
     """Show a page in the browser to ask, match, search and look inside.
 

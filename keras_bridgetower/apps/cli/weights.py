@@ -18,11 +18,8 @@ from keras_bridgetower.apps.cli import errors
 from keras_bridgetower.apps.cli import frameworks
 from keras_bridgetower.apps.cli import models
 from keras_bridgetower.apps.cli import output
-from keras_bridgetower.apps.cli.errors import UsageError
-from keras_bridgetower.apps.cli.models import AsJson
 from keras_bridgetower.files import keras_home
-from keras_bridgetower.presets.table import PRESETS
-from keras_bridgetower.presets.table import not_installed
+from keras_bridgetower.presets import table
 from keras_bridgetower.version import __version__
 
 # Keys of `models.exporting.exported.FORMATS`, which imports Keras.
@@ -43,7 +40,7 @@ def convert(
     ignore: list[str] | None = None,
     allow_nonfinite: bool = False,
     verify: bool = False,
-    as_json: AsJson = False,
+    as_json: models.AsJson = False,
 ):
     """Convert weights of another library to a preset folder.
 
@@ -87,7 +84,7 @@ def export(
     int8: pathlib.Path | None = None,
     text: list[str] | None = None,
     verify: bool = False,
-    as_json: AsJson = False,
+    as_json: models.AsJson = False,
 ):
     """Export a preset for programs without Keras, or for transformers.
 
@@ -111,12 +108,12 @@ def export(
     models.check_preset(preset)
     whole = format == Format.transformers
     if (whole and (task or part)) or (verify and not whole):
-        raise UsageError(
+        raise errors.UsageError(
             "`--task` and `--part` need another `--format` than transformers, "
             "and `--verify` needs that one."
         )
     if (text and not int8) or (int8 and format not in ("onnx", "openvino")):
-        raise UsageError(
+        raise errors.UsageError(
             "`--text` needs `--int8`, which needs `--format` onnx or openvino."
         )
     if not whole:
@@ -165,7 +162,7 @@ def quantize(
     preset: models.PresetArgument,
     destination: pathlib.Path,
     task: str | None = None,
-    as_json: AsJson = False,
+    as_json: models.AsJson = False,
 ):
     """Write a preset whose matrices are 8-bit integers.
 
@@ -211,7 +208,7 @@ PACKAGES = (
 )
 
 
-def doctor(context: typer.Context, as_json: AsJson = False):
+def doctor(context: typer.Context, as_json: models.AsJson = False):
     """Report the backend, and what is installed, cached and missing.
 
     Exits with 1 if no command that needs a model could run.
@@ -236,8 +233,8 @@ def doctor(context: typer.Context, as_json: AsJson = False):
         "packages": {name: installed_version(name) for name in PACKAGES},
         "extras": extras(),
         "caches": caches(),
-        "presets": [n for n, p in PRESETS.items() if p.handle is None],
-        "missing_presets": not_installed(),
+        "presets": [n for n, p in table.PRESETS.items() if not p.handle],
+        "missing_presets": table.not_installed(),
         "problems": problems,
     }
     output.show_lines(as_json, value, _report(value))
@@ -351,7 +348,7 @@ def _report(value):
     return lines + ([f"No model can run: {one}" for one in problems] or ready)
 
 
-def presets(as_json: AsJson = False):
+def presets(as_json: models.AsJson = False):
     """List the presets that can be opened by name.
 
     `--json` prints more of each, such as its heads and image size.
@@ -363,10 +360,10 @@ def presets(as_json: AsJson = False):
             "download" if preset.handle else "installed",
             preset.description,
         )
-        for preset in PRESETS.values()
+        for preset in table.PRESETS.values()
     ]
-    value = [dataclasses.asdict(preset) for preset in PRESETS.values()]
+    value = [dataclasses.asdict(preset) for preset in table.PRESETS.values()]
     columns = ("preset", "parameters", "where", "what it does")
     output.show(as_json, value, columns, rows)
-    for start, command in not_installed().items():
+    for start, command in table.not_installed().items():
         output.note(f"To install {start}*, in a clone: `{command}`.")

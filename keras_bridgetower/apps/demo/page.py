@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import threading
 
+from keras_bridgetower.apps import hosts
 from keras_bridgetower.apps.demo.models import DemoModels
 from keras_bridgetower.apps.demo.tabs import ask
 from keras_bridgetower.apps.demo.tabs import fill
@@ -12,9 +13,6 @@ from keras_bridgetower.apps.demo.tabs import match
 from keras_bridgetower.apps.demo.tabs import search
 from keras_bridgetower.apps.demo.tabs.other import other_tabs
 from keras_bridgetower.apps.demo.tabs.parts import Parts
-from keras_bridgetower.apps.hosts import is_loopback
-from keras_bridgetower.apps.hosts import listening
-from keras_bridgetower.apps.hosts import unknown_host
 from keras_bridgetower.presets import table
 
 try:
@@ -38,10 +36,7 @@ A model that looks at a picture and reads a text at the same time. Choose a
 tab, then click an example.
 """
 _LOADING = "The model {} is being loaded, which takes up to a minute."
-_HUES = {
-    **{"primary_hue": "orange", "secondary_hue": "orange"},
-    **{"neutral_hue": "stone"},
-}
+_HUES = dict(primary_hue="orange", secondary_hue="orange", neutral_hue="stone")
 _FOLDER = pathlib.Path(__file__).parent
 
 
@@ -63,10 +58,10 @@ def serving(presets, host, port, allowed_hosts=()):
         OSError: the port is in use, or the machine has no such address.
         ValueError: one of the presets does not exist.
     """
-    local = is_loopback(host) and not allowed_hosts
+    local = hosts.is_loopback(host) and not allowed_hosts
     models = DemoModels(presets, local, lambda x: gr.Info(_LOADING.format(x)))
     with (
-        listening(host, port) as listener,
+        hosts.listening(host, port) as listener,
         contextlib.closing(search.IndexShelf(models)) as shelf,
     ):
         parts = Parts(gr, models, shelf)
@@ -159,13 +154,12 @@ class Guard:
     """
 
     def __init__(self, app, hosts):
-        self._app = app
-        self._hosts = hosts
+        self._app, self._hosts = app, hosts
 
     async def __call__(self, scope, receive, send):
         app = self._app
         if scope["type"] == "http":
             # An empty name is one too.
-            if unknown_host(scope["headers"], self._hosts) is not None:
+            if hosts.unknown_host(scope["headers"], self._hosts) is not None:
                 app = PlainTextResponse("unknown host", 403)
         await app(scope, receive, send)

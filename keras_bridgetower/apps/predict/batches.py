@@ -7,17 +7,16 @@ import io
 import itertools
 import os
 
+from keras_bridgetower import checks
 from keras_bridgetower.apps.predict.rows import ID
 from keras_bridgetower.apps.predict.rows import PICTURES
-from keras_bridgetower.checks import check_count
-from keras_bridgetower.checks import load_extra
 from keras_bridgetower.preprocessing.images import open_file
 from keras_bridgetower.preprocessing.images import open_image
 
 
 def files():
     """Return Beam's `FileSystems`, which opens addresses such as `gs://b/f`."""
-    return load_extra("apache_beam.io.filesystems", "beam").FileSystems
+    return checks.load_extra("apache_beam.io.filesystems", "beam").FileSystems
 
 
 def read(path):
@@ -82,7 +81,7 @@ def read_ahead(items, batch_size, read):
         batch_size: int. About two batches are in memory.
         read: callable of an item.
     """
-    check_count("batch_size", batch_size)
+    checks.check_count("batch_size", batch_size)
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         batches = collections.deque()

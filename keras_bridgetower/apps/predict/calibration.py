@@ -49,10 +49,7 @@ def calibration_samples(task, source, texts=(), most=MOST):
         # Use the blanks of the rows, as `fill_mask` does, not random ones.
         blanks, _ = task.preprocessor.text_with_blanks(raw["text"])
         features |= blanks
-    return {
-        name: keras.ops.convert_to_numpy(value)
-        for name, value in features.items()
-    }
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, features)
 
 
 def _spread(count, most):

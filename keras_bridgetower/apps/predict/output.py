@@ -4,13 +4,8 @@ import contextlib
 import json
 import os
 
-from keras_bridgetower.files import check_no_link
-from keras_bridgetower.files import one_writer
-from keras_bridgetower.files import open_regular
-from keras_bridgetower.files import parse_json
-from keras_bridgetower.tasks.identity import model_checksum
-from keras_bridgetower.tasks.identity import picture_settings
-from keras_bridgetower.tasks.identity import text_settings
+from keras_bridgetower import files
+from keras_bridgetower.tasks import identity
 
 # Start of the first line.
 START = b'{"predictions":'
@@ -71,7 +66,7 @@ def _whole_lines(path, header):
             size, lines, last = size + len(line), lines + 1, line
     # The first line is the header.
     rows = max(lines - 1, 0)
-    if rows and parse_json(last)["row"] != rows - 1:
+    if rows and files.parse_json(last)["row"] != rows - 1:
         raise ValueError(
             f"{path} must hold the rows in their order. Write to another file. "
             f"Received: {last[:80]!r} at the end of {rows} lines"
@@ -82,7 +77,7 @@ def _whole_lines(path, header):
 def check_header(text, header, path):
     """Check that the first line of an output has the needed header."""
     try:
-        found = dict(parse_json(text)["predictions"])
+        found = dict(files.parse_json(text)["predictions"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "OUT must be new, or begun by this tool. "
@@ -106,8 +101,8 @@ def locked(path):
     Raises:
         ValueError: a link, or another process is writing.
     """
-    check_no_link(path, "OUT")
-    return one_writer(
+    files.check_no_link(path, "OUT")
+    return files.one_writer(
         f"{path}.lock",
         "OUT must be written by one process at a time. Wait for the other one, "
         f"or write elsewhere. Received: {str(path)!r}",
@@ -117,16 +112,15 @@ def locked(path):
 def check_file(path):
     """Reject a folder, pipe or device before a model is loaded."""
     if os.path.exists(path):
-        open_regular(path).close()
+        files.open_regular(path).close()
 
 
 def count_errors(path):
     """Count the rows of a file that have an error."""
     with open(path, "rb") as file:
         # Most lines need not be parsed.
-        return sum(
-            b'"error"' in line and "error" in parse_json(line) for line in file
-        )
+        lines = (line for line in file if b'"error"' in line)
+        return sum("error" in files.parse_json(line) for line in lines)
 
 
 def make_header(task, verb, rows, top_k):
@@ -134,10 +128,10 @@ def make_header(task, verb, rows, top_k):
     preprocessor = task.needed_preprocessor()
     return {
         "task": verb.name,
-        "model": model_checksum(task),
+        "model": identity.model_checksum(task),
         "dtype": task.backbone.dtype_policy.name,
-        **picture_settings(preprocessor),
-        **text_settings(preprocessor),
+        **identity.picture_settings(preprocessor),
+        **identity.text_settings(preprocessor),
         "rows": rows.sum,
         "pictures": rows.pictures,
         "top_k": top_k,

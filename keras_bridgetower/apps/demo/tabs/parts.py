@@ -38,9 +38,8 @@ class Parts:
         self.gr.Markdown(f"## {heading}\n{sentence}", elem_classes="kb-intro")
 
     def picture(self, label="Picture"):
-        gr = self.gr
         self.label(label)
-        return gr.Image(
+        return self.gr.Image(
             label=label,
             show_label=False,
             # This package reads the files.
@@ -53,9 +52,8 @@ class Parts:
 
     def pictures(self, label, paths):
         """Add a box for several pictures, with those of some paths."""
-        gr = self.gr
         self.label(label)
-        box = gr.Gallery(
+        box = self.gr.Gallery(
             list(map(str, paths)),
             label=label,
             show_label=False,
@@ -96,11 +94,10 @@ class Parts:
 
     def preset(self, verbs):
         """Add the choice of a model, closed at first."""
-        gr = self.gr
         offered = self.models.offered(verbs)
         info = "Name of a preset, or the path of its folder."
-        with gr.Accordion("Choose another model", open=not offered):
-            return gr.Dropdown(
+        with self.gr.Accordion("Choose another model", open=not offered):
+            return self.gr.Dropdown(
                 offered,
                 value=offered[0] if offered else None,
                 label="Model",
@@ -236,7 +233,6 @@ class Parts:
 
     def with_errors(self, run):
         """Return a function that shows the errors of `run` on the page."""
-        gr = self.gr
 
         @functools.wraps(run)
         def with_errors(*values):
@@ -244,7 +240,7 @@ class Parts:
                 return run(*values)
             except _EXPECTED as error:
                 message = " ".join(str(error).split()) or type(error).__name__
-                raise gr.Error(
+                raise self.gr.Error(
                     html.escape(message), duration=20, print_exception=False
                 ) from error
 
