@@ -77,8 +77,8 @@ def run(
         recipe: a `Recipe`, of a task that is trained on records.
         settings: namespace of `data` (folders of records), `init` or
             `encoders`, `output` (path or URL), `seed`, `every`, `window`,
-            `lanes`, `force_resume`, `other_hosts`, `max_bad_share` and
-            `distribute`: the options of the command line.
+            `lanes`, `force_resume`, `other_hosts`, `max_bad_share`,
+            `distribute` and `shard_devices`: the options of the command line.
         folders: callable from the run's strategy to the folders of records.
             By default `settings.data`.
         start: callable from recipe, settings and labels to the task to train.
@@ -94,7 +94,9 @@ def run(
         ValueError: records, a preset or a length that do not match the recipe.
     """
     print(recipe, flush=True)
-    strategy = distribute(settings.distribute)
+    size = settings.shard_devices
+    groups = {"shard_devices": size} if size else {}
+    strategy = distribute(settings.distribute, **groups)
     keras.utils.set_random_seed(settings.seed)
     share = settings.max_bad_share
     own = folders or (lambda strategy: settings.data)

@@ -53,6 +53,7 @@ ONE_LINE = [
     + ("--text", "a", "--text", "b"),
     (WRONG_USAGE, "need `--runner`", *PREDICT, "b", "--pictures", "a"),
     (WRONG_USAGE, "`--init` and `--encoders", "train", "x", "--data", "x"),
+    (WRONG_USAGE, "`--distribute fsdp`", *TRAIN, "--shard-devices", "2"),
     (FAILED, "`recipe` must be one of", "train", "vqa_bas", *TRAIN[2:]),
     (FAILED, "`field` must be one of", *TRAIN, "--set", "batchsize=3"),
     (WRONG_USAGE, "--format", "export", VQA, "TMP/new", "--format", "x"),

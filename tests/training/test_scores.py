@@ -82,6 +82,7 @@ def test_entailment_labels_in_another_order_are_rejected(tmp_path):
         data=[tmp_path / "set"],
         seed=0,
         distribute="none",
+        shard_devices=None,
         max_bad_share=0.0,
         window=16,
         lanes=None,

@@ -333,6 +333,7 @@ def train(
     other_hosts: bool = False,
     max_bad_share: Annotated[float, typer.Option(min=0, max=1)] = 0.001,
     distribute: str = "auto",
+    shard_devices: models.CountOrNone = None,
     changes: models.Changes = None,
     as_json: models.AsJson = False,
 ):
@@ -362,9 +363,13 @@ def train(
         max_bad_share: Share of the training samples, and of their shards, that
             may be damaged.
         distribute: Devices, as `kbt.distribute` takes them.
+        shard_devices: With `--distribute fsdp`, devices that have one copy of
+            the weights together, such as those of a host. By default all.
         changes: Override a recipe field, such as batch_size=64. May be given
             again.
     """
+    if shard_devices and distribute != "fsdp":
+        raise UsageError("`--shard-devices` needs `--distribute fsdp`.")
     if (init is None) == (encoders is None):
         raise UsageError("Give one of `--init` and `--encoders IMAGE TEXT`.")
     if init:
