@@ -53,9 +53,10 @@ VALUES = {
         remove_last_layer=(False, None),
     ),
 }
-DEFAULTS = {}
-for _level, _values in VALUES.items():
-    DEFAULTS[_level] = {key: default for key, (default, _) in _values.items()}
+DEFAULTS = {
+    level: {key: default for key, (default, _) in values.items()}
+    for level, values in VALUES.items()
+}
 # Values that may differ, because transformers or this library ignores them.
 FREE = {
     "top": {"num_attention_heads", "hidden_act", "tie_word_embeddings"},

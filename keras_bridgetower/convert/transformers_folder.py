@@ -16,6 +16,7 @@ from keras_bridgetower.convert.tensors import read_json
 from keras_bridgetower.convert.tensors import weight_file
 from keras_bridgetower.encoders import clip
 from keras_bridgetower.encoders import roberta
+from keras_bridgetower.encoders.rules import Rule
 from keras_bridgetower.presets.errors import ConversionError
 
 NAMES = architecture.Names(
@@ -70,7 +71,9 @@ def read(folder):
     if top["tie_word_embeddings"] and decoder not in tensors.shapes:
         word = "text_model.embeddings.word_embeddings.weight"
         table = [
-            rule._replace(keys=(word,)) if decoder in rule.keys else rule
+            Rule(rule.variables, (word,), rule.layout)
+            if decoder in rule.keys
+            else rule
             for rule in table
         ]
     unread = unread_keys(table, tensors)

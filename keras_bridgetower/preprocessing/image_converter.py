@@ -140,8 +140,13 @@ class BridgeTowerImageConverter(
     @property
     def square(self):
         """The `Square` of its values, which determine the 8-bit pixels."""
-        fields = geometry.Square._fields
-        return geometry.Square(*(getattr(self, name) for name in fields))
+        return geometry.Square(
+            self.image_size,
+            self.mode,
+            self.size_divisor,
+            self.crop_pct,
+            self.resample,
+        )
 
     def call(self, images):
         if tf_graph.in_tf_graph():
