@@ -3,6 +3,7 @@
 import importlib.util
 
 import builders
+import every_task
 import exported_files
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ import keras_bridgetower as kbt
 from keras_bridgetower.models.exporting.exported import FORMATS
 
 pytestmark = exported_files.MARKS
-PRESET = "bridgetower_tiny_easy_pretrain"
 TEXTS = ["a red circle", "a long text about a bell and a penguin"]
 
 
@@ -28,8 +28,11 @@ def pictures():
 
 
 @pytest.fixture(scope="module")
-def models():
-    return kbt.search.SearchModels.from_preset(PRESET)
+def models(tmp_path_factory):
+    """A small preset with both heads, as files."""
+    folder = tmp_path_factory.mktemp("preset") / "preset"
+    randomise(every_task.make("pretraining")).save_to_preset(folder)
+    return kbt.search.SearchModels.from_preset(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +49,11 @@ def states(models, pictures):
 
 
 @pytest.mark.parametrize("form", long_but(exported_files.WRITTEN, "torch"))
-def test_each_format_takes_any_number_of_image_tokens(pictures, tmp_path, form):
+def test_each_format_takes_any_number_of_image_tokens(
+    models, states, tmp_path, form
+):
     exported_files.need(form)
-    task = randomise(builders.retrieval(**builders.one_layer_each()))
-    side = task.backbone.image_size
-    states = task.image_states([picture[:side, :side] for picture in pictures])
+    task = models.retrieval
     path = tmp_path / f"fusion{FORMATS[form].suffix}"
     task.export(path, format=form, part="fusion")
 
@@ -87,7 +90,7 @@ def test_scores_are_those_of_keras(
 def test_queries_are_those_of_keras(models, exported, photos, lance_name):
     counted = Counted(kbt.search.ExportedFusion(exported, models.retrieval))
     fast = kbt.search.SearchModels(
-        *(models.contrastive, models.retrieval, PRESET), fusion=counted
+        *(models.contrastive, models.retrieval, models.preset), fusion=counted
     )
     searches = [kbt.search.PictureSearch(lance_name, x) for x in (models, fast)]
     stateless = kbt.search.PictureSearch(f"{lance_name}_2", fast)
@@ -124,16 +127,14 @@ def test_managers_without_a_mask_read_all_tokens(pictures):
     assert difference(found, wanted) < 1e-5
 
 
+# What int8 writes is seen in `tests/models/test_exporting.py`.
+@pytest.mark.slow
 @exported_files.ON_TORCH
-def test_int8_keeps_the_order(pictures, tmp_path):
+def test_int8_keeps_the_order(models, states, pictures, tmp_path):
     exported_files.need("onnx")
-    task = randomise(builders.retrieval(**builders.one_layer_each()))
-    side = task.backbone.image_size
-    pictures = [picture[:side, :side] for picture in pictures]
-    texts = [TEXTS[i % 2] for i in range(len(pictures))]
+    task, texts = models.retrieval, TEXTS * (len(pictures) // 2)
     kbt.search.export_fusion(task, tmp_path / "int8", (pictures, texts))
     fusion = kbt.search.ExportedFusion(tmp_path / "int8", task)
-    states = task.image_states(pictures)
     found = task.score_states(states, TEXTS[0], fusion=fusion)
     wanted = task.score_states(states, TEXTS[0])
     assert 1e-3 < difference(found, wanted) < 0.2 * np.ptp(wanted)
@@ -141,11 +142,11 @@ def test_int8_keeps_the_order(pictures, tmp_path):
 
 
 @exported_files.ON_TORCH
-def test_fusions_of_other_weights_are_rejected(exported):
+def test_fusions_of_other_weights_are_rejected(models, exported):
     open_models = kbt.search.SearchModels.from_preset
     with pytest.raises(ValueError, match="for this model"):
         open_models("bridgetower_tiny_emoji_pretrain", fusion=exported)
     with pytest.raises(ValueError, match="`runtime` and `precision`"):
-        open_models(PRESET, fusion=exported, precision="int8")
+        open_models(models.preset, fusion=exported, precision="int8")
     with pytest.raises(ValueError, match="`fusion` needs"):
         open_models("bridgetower_tiny_easy_contrastive", fusion=exported)
