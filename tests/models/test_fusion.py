@@ -62,9 +62,13 @@ def fusion(**kwargs):
     return randomise(layer), states(tapped)
 
 
-@pytest.mark.parametrize("cross", CROSS_ENCODERS)
 @pytest.mark.parametrize(
-    "bridge", ["cross_attention", "adaptive_manager", None]
+    "cross, bridge",
+    [
+        ("co_attention", "cross_attention"),
+        ("merged_attention", "adaptive_manager"),
+        ("co_attention", None),
+    ],
 )
 def test_fewer_outputs_are_the_same_from_fewer_tokens(
     cross, bridge, monkeypatch
