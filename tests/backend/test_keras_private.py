@@ -118,7 +118,7 @@ def test_shapes_only_keeps_variables_of_outer_scopes():
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("threads") / "preset"
-    randomise(backbone()).save_to_preset(folder)
+    randomise(shallow()).save_to_preset(folder)
     return folder
 
 

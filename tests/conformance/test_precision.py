@@ -240,6 +240,9 @@ def test_quantized_tokens(mode):
 def test_models_of_parts(tmp_path):
     """`keras.Model(backbone.input, ...)` trains and is saved"""
     body = randomise(shallow())
+    frozen = body.text_tower, body.fusion.steps[0], body.image_tower.blocks[0]
+    for part in frozen:
+        part.trainable = False
     x = features(body)
     outputs = keras.layers.Dense(3)(body.output["pooled"])
     model = keras.Model(body.input, outputs)
@@ -250,6 +253,11 @@ def test_models_of_parts(tmp_path):
     model.save(tmp_path / "a.keras")
     loaded = keras.saving.load_model(tmp_path / "a.keras")
     assert difference(run(loaded, x), run(model, x)) == 0
+    trained, again = (
+        [weight.trainable for weight in one.weights] for one in (model, loaded)
+    )
+    assert again == trained
+    assert len(loaded.trainable_variables) == len(model.trainable_variables)
     copied = keras.models.clone_model(model)
     copied.set_weights(model.get_weights())
     assert difference(run(copied, x), run(model, x)) == 0

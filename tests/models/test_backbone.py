@@ -241,15 +241,3 @@ def test_presets_open_fully_trainable(task, tmp_path):
     assert frozen_in(opened) == never and opened.backbone.trainable
     for part in (opened.backbone.image_encoder, opened.backbone.text_encoder):
         assert part.trainable
-
-
-def test_frozen_parts_of_a_custom_model_are_saved(tmp_path):
-    model = shallow()
-    parts = model.text_tower, model.fusion.steps[0], model.image_tower.blocks[0]
-    for part in parts:
-        part.trainable = False
-    outputs = keras.layers.Dense(3)(model.output["pooled"])
-    own = keras.Model(model.input, outputs)
-    copied = saved_and_loaded(own, tmp_path)
-    assert frozen_in(copied) == frozen_in(own)
-    assert len(copied.trainable_variables) == len(own.trainable_variables)

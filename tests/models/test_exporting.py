@@ -157,9 +157,9 @@ def test_exported_parts_equal_the_model(tmp_path):
     )
     values = {"bridge": "adaptive_manager", "image_tokens": 9}
     body = backbone(clip(layers=2), text_encoder, **values)
-    task = randomise(
-        kbt.BridgeTowerRetrieval(body, projection_dim=8, ways="three_way")
-    )
+    # A head that reads the similarity of the towers' vectors, and the words.
+    values = {"ways": "three_way", "matching": "word_similarity_and_fused"}
+    task = randomise(kbt.BridgeTowerRetrieval(body, projection_dim=8, **values))
     x, made = features(batch=4, tokens=9), {}
     paths = {p: tmp_path / f"{p}.pt2" for p in ("image_tower", "text_tower")}
     for part, path in paths.items():
@@ -176,10 +176,13 @@ def test_exported_parts_equal_the_model(tmp_path):
     task.export(fusion, format="torch", part="fusion")
     # Each picture with the text of the next row.
     rows = np.roll(np.arange(4), -1)
+    text, image = made["text_tower"], made["image_tower"]
+    near = text["embedding"][rows] * image["embedding"]
     pairs = {
-        "text_states": made["text_tower"]["states"][rows],
+        "text_states": text["states"][rows],
         "padding_mask": x["padding_mask"][rows],
-        "image_states": made["image_tower"]["states"],
+        "image_states": image["states"],
+        "similarity": near.sum(axis=1),
     }
     found = exported_files.run("torch", fusion, pairs)
     paired = {k: v if k == "images" else v[rows] for k, v in x.items()}

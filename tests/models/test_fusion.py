@@ -13,6 +13,7 @@ from builders import difference
 from builders import eager
 from builders import features
 from builders import moved
+from builders import one_layer_each
 from builders import preprocessor
 from builders import randomise
 from builders import raw
@@ -62,9 +63,13 @@ def fusion(**kwargs):
     return randomise(layer), states(tapped)
 
 
-@pytest.mark.parametrize("cross", CROSS_ENCODERS)
 @pytest.mark.parametrize(
-    "bridge", ["cross_attention", "adaptive_manager", None]
+    "cross, bridge",
+    [
+        ("co_attention", "cross_attention"),
+        ("merged_attention", "adaptive_manager"),
+        ("co_attention", None),
+    ],
 )
 def test_fewer_outputs_are_the_same_from_fewer_tokens(
     cross, bridge, monkeypatch
@@ -398,7 +403,7 @@ def test_they_are_fewer_than_those_of_the_new_size(tmp_path):
 
 @FASTEST
 def test_what_is_merged_is_trained():
-    task, (x, y) = eager(vqa(image_tokens=3)), raw()
+    task, (x, y) = eager(vqa(**one_layer_each(), image_tokens=3)), raw()
     kernel = task.backbone.fusion.image_projections[0].kernel
     assert kernel.path in moved(task, lambda: task.fit(x, y, verbose=0))
 

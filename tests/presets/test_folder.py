@@ -373,7 +373,7 @@ def mutate(folder, rng):
 
 
 @pytest.mark.parametrize(
-    "count", [20, pytest.param(2000, marks=pytest.mark.slow)]
+    "count", [10, pytest.param(2000, marks=pytest.mark.slow)]
 )
 def test_mutants_raise_the_typed_error_or_give_the_same(count, saved, tmp_path):
     model, source = saved

@@ -109,7 +109,7 @@ def test_large_activations_leave_the_others_their_bits():
 
 
 @slow_on("tensorflow", "jax")
-@pytest.mark.parametrize("way", long_but(WAYS, "int8", "int4/8"))
+@pytest.mark.parametrize("way", long_but(WAYS, "int8"))
 def test_each_way_is_saved_opened_and_copied(way, tmp_path):
     model = task()
     expected = outputs(model)

@@ -69,9 +69,12 @@ def memory(model, rows, batch_size=4):
 @pytest.fixture(scope="module")
 def scores(task):
     """The scores of every pair by `score`."""
-    pairs = [(i, t) for i in IMAGES for t in TEXTS]
-    found = task.score([i for i, _ in pairs], [t for _, t in pairs])
-    return found.reshape(len(IMAGES), len(TEXTS))
+    return scores_of(task)
+
+
+def scores_of(task):
+    pairs = itertools.product(IMAGES, TEXTS)
+    return task.score(*map(list, zip(*pairs, strict=True))).reshape(5, 7)
 
 
 def test_rank_is_the_score_of_every_pair(task, scores):
@@ -189,10 +192,8 @@ def test_a_pass_has_the_rows_that_are_needed(eager, monkeypatch):
         rows.setdefault(part, []).append(len(next(iter(inputs.values()))))
         return run(part, inputs)
 
+    expected = scores_of(task)
     monkeypatch.setattr(Forward, "__call__", counted)
-    pairs = list(itertools.product(IMAGES, TEXTS))
-    expected = [task.score(*pair, batch_size=1) for pair in pairs]
-    expected = np.reshape(expected, (5, 7))
     for images, texts, size in (
         *((1, 4, 4), (1, 3, 4), (2, 2, 4), (5, 7, 4), (3, 1, 4)),
         *((1, 4, 64), (5, 7, 9), (5, 7, 64)),

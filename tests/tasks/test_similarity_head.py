@@ -3,7 +3,6 @@
 import json
 
 import builders
-import exported_files
 import keras
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from test_kept_states import TEXTS
 from test_kept_states import pictures
 
 import keras_bridgetower as kbt
+from keras_bridgetower.models.exporting.exported import make_function
 from keras_bridgetower.models.heads import SimilarityHead
 
 MATCHING = "similarity_and_fused"
@@ -98,23 +98,14 @@ def test_all_ways_to_score_agree(matching):
     for column, text in enumerate(TEXTS):
         found = task.score_states(task.image_states(pictures()), text)
         assert difference(found, wanted[:, column]) <= 1e-4
+    # As it would be exported.
+    given = task.fusion_inputs(pictures(), TEXTS)
+    logits = builders.array(make_function(task, "fusion")(given)["itm_logits"])
+    assert difference(logits[:, 1] - logits[:, 0], wanted.diagonal()) <= 1e-4
     features = task.preprocessor({"images": pictures(), "text": TEXTS})
     features = keras.tree.map_structure(builders.array, features)
     logits = task.predict_features(features)
     assert difference(logits[:, 1] - logits[:, 0], wanted.diagonal()) <= 1e-4
-
-
-@exported_files.ON_TORCH
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("no_records_of_traces")
-def test_an_exported_fusion_reads_the_similarity(tmp_path):
-    task = trained(retrieval(**builders.one_layer_each()))
-    path = tmp_path / "fusion.pt2"
-    task.export(str(path), "torch", part="fusion")
-    given = task.fusion_inputs(pictures(), TEXTS)
-    found = exported_files.run("torch", path, given)["itm_logits"]
-    found = found[:, 1] - found[:, 0]
-    assert difference(found, task.score(pictures(), TEXTS)) <= 1e-4
 
 
 @builders.slow_on("jax")
