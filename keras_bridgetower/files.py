@@ -19,10 +19,10 @@ import filelock
 KERNEL = (("proc",), ("sys",))
 # The file with the names and checksums of all others in a folder.
 MANIFEST = "manifest.json"
-# Levels of nesting in JSON: Python code that walks a value must not run out of
-# stack. Annotations and configurations have fewer than ten.
 # Names or lists in a JSON file: more than in any published vocabulary.
 MOST_VALUES = 1_500_000
+# Levels of nesting in JSON: Python code that walks a value must not run out of
+# stack. Annotations and configurations have fewer than ten.
 DEEPEST_JSON = 100
 # The key of the checksum in a JSON object.
 _CHECKSUM = "seal"
