@@ -93,14 +93,13 @@ class _Sharded(_BatchLayout, keras.distribution.DataParallel):
 
     def __init__(self, shard_devices, devices):
         super().__init__(devices=devices, auto_shard_dataset=False)
-        self._devices_of_weight = shard_devices
         # A batch is split over all devices, so its mesh has one axis.
         shape = len(devices) // shard_devices, shard_devices
         self._weight_mesh = DeviceMesh(shape, (GROUP, SHARD), devices)
 
     def get_variable_layout(self, variable):
         spec = [None] * len(variable.shape)
-        count = self._devices_of_weight
+        _, count = self._weight_mesh.shape
         fit = [n if n % count == 0 else 0 for n in variable.shape]
         if any(fit):
             spec[fit.index(max(fit))] = SHARD

@@ -41,11 +41,8 @@ LITE_SIDE = 224
 _depthwise = functools.partial(conv, layout=layouts.DEPTHWISE)
 _excitation = functools.partial(dense, layout=layouts.CONV)
 # The parts of a block: expansion, depthwise convolution and projection, each
-# with its norm; squeeze and excitation.
-_MAKES = (
-    *(conv, batch_norm, _depthwise, batch_norm, conv, batch_norm),
-    *(_excitation, _excitation),
-)
+# with its norm.
+_MAKES = (conv, batch_norm, _depthwise, batch_norm, conv, batch_norm)
 # KerasHub's names of depthwise convolution and projection, by a block's type.
 _CORE = {
     "v1": ("dwconv", "dwconv_bn", "project", "project_bn"),
@@ -60,14 +57,14 @@ def _depths(values):
     return [math.ceil(count * coefficient) for count, coefficient in pairs]
 
 
-def _block_rules(values, start, names):
+def _block_rules(values, start, names, excitation=()):
     """Return the rules of all blocks.
 
     Args:
         values: dict of the arguments of the encoder.
         start: str, the start of the names of tensors of blocks.
-        names: list of str, the names of the parts in the order of `_MAKES`,
-            without the last two if there is no excitation.
+        names: list of str, the names of the parts in the order of `_MAKES`.
+        excitation: tuple of further parts, as in `joined`.
     """
     rules, number = [], itertools.count()
     stacks = zip(
@@ -77,9 +74,8 @@ def _block_rules(values, start, names):
         strict=True,
     )
     for stack, (depth, kind, ratio) in enumerate(stacks, 1):
-        core = _CORE[kind]
-        own = ("expand_conv", "expand_bn", *core, "se_reduce", "se_expand")
-        parts = list(zip(_MAKES, own, names, strict=False))
+        own = ("expand_conv", "expand_bn", *_CORE[kind])
+        parts = [*zip(_MAKES, own, names, strict=True), *excitation]
         if ratio == 1:
             parts = parts[2:]  # Nothing is expanded.
         for letter in range(depth):
@@ -96,12 +92,15 @@ def transformers_rules(values):
         *("expansion.expand_conv", "expansion.expand_bn"),
         *("depthwise_conv.depthwise_conv", "depthwise_conv.depthwise_norm"),
         *("projection.project_conv", "projection.project_bn"),
-        *("squeeze_excite.reduce", "squeeze_excite.expand"),
     ]
+    excitation = (
+        (_excitation, "se_reduce", "squeeze_excite.reduce"),
+        (_excitation, "se_expand", "squeeze_excite.expand"),
+    )
     return [
         *conv("stem_conv", "embeddings.convolution"),
         *batch_norm("stem_bn", "embeddings.batchnorm"),
-        *_block_rules(values, "encoder.blocks.", names),
+        *_block_rules(values, "encoder.blocks.", names, excitation),
         *conv("top_conv", "encoder.top_conv"),
         *batch_norm("top_bn", "encoder.top_bn"),
     ]

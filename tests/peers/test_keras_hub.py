@@ -313,7 +313,6 @@ PLAIN = {name: LAYERS[name].values for name in WITH_LISTS} | {
 HEADS = [name for name in LAYERS if name.endswith("Head")]
 OF_ENCODER = "multiple values for keyword argument 'dtype'"
 NO_DTYPE = "unexpected keyword argument 'dtype'"
-NOT_ALONE = "A copy of a tower alone needs weights that are not quantized"
 UNEQUAL = "Not equal to tolerance"
 # Messages, by method and case.
 DIFFERENCES = {
@@ -330,8 +329,8 @@ DIFFERENCES = {
         for name in BACKBONES
         if "Tower" in name
     },
-    ("quantization", "Tower"): NOT_ALONE,
-    ("quantization", "Tower, of texts"): NOT_ALONE,
+    ("quantization", "Tower"): NO_DTYPE,
+    ("quantization", "Tower, of texts"): NO_DTYPE,
     # They draw from the rows of a batch, anew for each one, and what is drawn
     # comes with the features.
     ("preprocessor", "masked_lm"): UNEQUAL,

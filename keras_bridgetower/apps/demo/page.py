@@ -67,7 +67,7 @@ def serving(presets, host, port, allowed_hosts=()):
         parts = Parts(gr, models, shelf)
         blocks = _build(parts)
         blocks.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
-        guard = Middleware(Guard, hosts=(host, *allowed_hosts))
+        guard = Middleware(Guard, allowed=(host, *allowed_hosts))
         script = (_FOLDER / "page.js").read_text()
         app = gr.mount_gradio_app(
             FastAPI(openapi_url=None),
@@ -150,16 +150,16 @@ class Guard:
 
     Args:
         app: the ASGI application behind it.
-        hosts: tuple of str, host names of the page.
+        allowed: tuple of str, host names of the page.
     """
 
-    def __init__(self, app, hosts):
-        self._app, self._hosts = app, hosts
+    def __init__(self, app, allowed):
+        self._app, self._allowed = app, allowed
 
     async def __call__(self, scope, receive, send):
         app = self._app
         if scope["type"] == "http":
             # An empty name is one too.
-            if hosts.unknown_host(scope["headers"], self._hosts) is not None:
+            if hosts.unknown_host(scope["headers"], self._allowed) is not None:
                 app = PlainTextResponse("unknown host", 403)
         await app(scope, receive, send)
