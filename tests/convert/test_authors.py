@@ -18,7 +18,6 @@ from builders import classifier_head
 from builders import difference
 from builders import slow_on
 
-import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import by_hand
 from keras_bridgetower.convert.checkpoint import to_tensors
@@ -241,20 +240,6 @@ def test_outputs_equal_the_authors(name):
         assert [x.num_layers for x in encoders] == [7, 8]
 
 
-@FASTEST
-def test_vqa_task_needs_the_answers(path, home):
-    official.save(path, "vqa")
-    answers = [f"answer {i}" for i in range(official.ANSWERS)]
-    with pytest.warns(UserWarning, match="no tokenizer files"):
-        vqa = kbt.BridgeTowerVQA.from_preset(path, answers=answers)
-    assert vqa.answers == answers
-    with (
-        pytest.warns(UserWarning, match="no tokenizer files"),
-        pytest.raises(ValueError, match="`answers` must be given"),
-    ):
-        kbt.BridgeTowerVQA.from_preset(path)
-
-
 def test_head_widths_come_from_the_shapes(path):
     # The authors' scale 1.5: a head of 3D, D = 64.
     width, key = 192, "nlvr2_classifier"
@@ -299,7 +284,6 @@ def test_code_in_checkpoints_is_rejected_and_not_run(
     for file in (
         {"state_dict": state | {"odd": Malicious()}},
         {"state_dict": state, "hyper_parameters": Malicious()},
-        state | {"odd": Malicious()},
         Malicious(),
     ):
         torch.save(file, path)
@@ -345,22 +329,13 @@ BAD = [
     (shaped(ITC, 0, 64), f"{ITC} has no place"),
     (shaped(WIDE, 10**5, 1), "has room for"),
     # Too large for the variable, alone or added to another.
-    (
-        lambda s: s.update({ITC: s[ITC].double() * 1e300}),
-        f"must be finite.*{ITC}",
-    ),
-    (
-        lambda s: [s[name].fill_(3e38) for name in (FOLDED, ROWS)],
-        f"must be finite.*{ROWS}",
-    ),
+    (lambda s: s.update({ITC: s[ITC].double() * 1e300}), f"finite.*{ITC}"),
+    (lambda s: [s[n].fill_(3e38) for n in (FOLDED, ROWS)], f"finite.*{ROWS}"),
 ]
 BAD_MANAGERS = [
     missing(f"{manager('text', 1)}.layer_scores_cross"),
     missing("layer_embeddings_image.weight"),
-    (
-        shaped("layer_embeddings_text.weight", 3, 64),
-        r"layer_embeddings_text.*\(3, 64\), not \(4, 64\)",
-    ),
+    (shaped("layer_embeddings_text.weight", 3, 64), r"not \(4, 64\)"),
     (shaped(SCORES, 1, 5, 1, 64), "1 to 4.*layer_scores"),
     (shaped(SCORES, 3, 64), "layer_scores.*with 4 axes"),
     (shaped(QUERY, 64, 32), f"{QUERY} has shape"),
@@ -396,18 +371,12 @@ def test_bad_hyper_parameters(config, shown, path):
     assert len(str(error.value)) < 900 and str(error.value).isprintable()
 
 
-@pytest.mark.parametrize(
-    "make, key, size",
-    [
-        (RETRIEVAL, "vocab_size", official.ROWS),
-        (MANAGED, "managed_layers_text", official.FUSED),
-    ],
-)
-def test_sizes_that_contradict_tensors_are_rejected(make, key, size, path):
-    assert configured(path, make(), **{key: size})
+def test_sizes_that_contradict_tensors_are_rejected(path):
+    key, size = "managed_layers_text", official.FUSED
+    assert configured(path, MANAGED(), **{key: size})
     for value in (size * 2, str(size)):
         with pytest.raises(ConversionError, match=f"{key}=.*in its tensors"):
-            configured(path, make(), **{key: value})
+            configured(path, MANAGED(), **{key: value})
 
 
 def test_half_precision_is_added_in_float32(path):

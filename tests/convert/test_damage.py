@@ -154,7 +154,7 @@ def test_a_tensor_named_twice_is_rejected(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The text encoder has one dropout rate")
 @pytest.mark.parametrize(
-    "count", [32, pytest.param(1000, marks=pytest.mark.slow)]
+    "count", [18, pytest.param(1000, marks=pytest.mark.slow)]
 )
 def test_damaged_checkpoints(count, sources, tmp_path):
     folder = tmp_path / "cases"

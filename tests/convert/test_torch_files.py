@@ -438,7 +438,6 @@ BOMBS = {
     "many_calls": state(
         b"(" + b"N" * 1_000_000 + b"tq\0csome\nThing\n" + b"h\0R" * 900_000
     ),
-    "many_dicts": state(b"(" + b"}" * 800_000 + b"t"),
     "most_dicts": state(b"(" + b"}" * 4_000_000 + b"t"),
     "no_stop": b"\x80\x02}",
     "empty": b"",
