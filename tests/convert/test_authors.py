@@ -1,6 +1,7 @@
 """Checkpoint files of the authors of BridgeTower, METER and ManagerTower."""
 
 import functools
+import json
 import pathlib
 import pickle
 
@@ -18,6 +19,7 @@ from builders import classifier_head
 from builders import difference
 from builders import slow_on
 
+import keras_bridgetower as kbt
 from keras_bridgetower.convert import authors
 from keras_bridgetower.convert import by_hand
 from keras_bridgetower.convert.checkpoint import to_tensors
@@ -46,15 +48,12 @@ def path(tmp_path):
     return tmp_path / "model.ckpt"
 
 
-def saved(path, state, **others):
-    """An opened file of these tensors and other entries."""
+def saved(path, state, config=None, **others):
+    """An opened file of these tensors, hyper-parameters and other entries."""
+    if config:
+        others["hyper_parameters"] = {"config": config}
     torch.save({"state_dict": state, **others}, path)
     return authors.read(path)
-
-
-def configured(path, state, **config):
-    """An opened file with these hyper-parameters."""
-    return saved(path, state, hyper_parameters={"config": config})
 
 
 def managed(bridge, task="vqa", **kwargs):
@@ -186,11 +185,9 @@ def two_towers(state, inputs):
 def test_norms_per_tap_are_loaded(path):
     state = official.state_dict("pretrain")
     key = "vit_model.visual.ln_separate"
-    generator = torch.Generator().manual_seed(1)
     for i in range(official.LAYERS):
         for kind in ("weight", "bias"):
-            noise = torch.randn(official.WIDTH, generator=generator)
-            state[f"{key}.{i}.{kind}"] = noise
+            state[f"{key}.{i}.{kind}"] = torch.full([official.WIDTH], i + 0.5)
     checkpoint = saved(path, state)
     backbone, _ = checkpoint.build()
     assert backbone.image_norms == "per_tap"
@@ -213,16 +210,13 @@ def test_outputs_equal_the_authors(name):
     managed = "manager" in name
     expected = dict(np.load(path.with_suffix(".npz")))
     inputs = np.load(path.with_name("inputs.npz"))
-    checkpoint = authors.read(path)
-    backbone, heads = checkpoint.build()
-    out = backbone(
-        {
-            "images": inputs["image"],
-            "token_ids": inputs["ids"].astype("int32"),
-            "padding_mask": inputs["mask"].astype("int32"),
-        },
-        training=False,
-    )
+    backbone, heads = authors.read(path).build()
+    features = {
+        "images": inputs["image"],
+        "token_ids": inputs["ids"].astype("int32"),
+        "padding_mask": inputs["mask"].astype("int32"),
+    }
+    out = backbone(features, training=False)
     found = {"cls_feats": out["pooled"], "text_feats": out["text"]}
     found["image_feats"] = out["image"]
     for head in heads:
@@ -367,16 +361,16 @@ def test_bad_state_dicts(make, change, found, path):
 )
 def test_bad_hyper_parameters(config, shown, path):
     with pytest.raises(ConversionError, match=shown) as error:
-        configured(path, RETRIEVAL(), **config).build()
+        saved(path, RETRIEVAL(), config).build()
     assert len(str(error.value)) < 900 and str(error.value).isprintable()
 
 
 def test_sizes_that_contradict_tensors_are_rejected(path):
     key, size = "managed_layers_text", official.FUSED
-    assert configured(path, MANAGED(), **{key: size})
+    assert saved(path, MANAGED(), {key: size})
     for value in (size * 2, str(size)):
         with pytest.raises(ConversionError, match=f"{key}=.*in its tensors"):
-            configured(path, MANAGED(), **{key: value})
+            saved(path, MANAGED(), {key: value})
 
 
 def test_half_precision_is_added_in_float32(path):
@@ -398,8 +392,7 @@ def test_names_may_be_left_by_pattern(path):
     state = official.state_dict("pretrain") | {"queue.ids": torch.ones(3)}
     with pytest.raises(ConversionError, match="queue.ids has no place"):
         saved(path, state)
-    checkpoint = authors.read(path, ignore=(r"queue\..*",))
-    assert "queue.ids" in checkpoint.unread
+    assert "queue.ids" in authors.read(path, ignore=(r"queue\..*",)).unread
 
 
 @FASTEST
@@ -441,3 +434,40 @@ def test_heads_of_retrieval_have_other_names(path):
     name = "temperature"
     assert difference(back.pop(name), state.pop(name).numpy()) <= 1e-6
     assert_same_tensors(back, state)
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore:BridgeTowerVQA takes features only")
+def test_answers_are_saved_in_the_preset(tmp_path, run):
+    official.save(tmp_path / "vqa.ckpt", "vqa")
+    answers = [f"answer {i}" for i in range(official.ANSWERS)]
+    file = tmp_path / "answers.json"
+    file.write_text(json.dumps({a: i for i, a in enumerate(answers)}))
+    convert = ("convert", tmp_path / "vqa.ckpt")
+    run(*convert, tmp_path / "preset", "--answers", file)
+    task = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
+    assert task.answers == answers
+    file.write_text(json.dumps(answers[:-1]))
+    said = run(*convert, tmp_path / "other", "--answers", file, code=1)
+    assert "6 answers, 7 classes" in said.err
+    said = run(*convert, tmp_path / "other", "--task", "itm", code=1)
+    assert "has vqa. Received: --task itm" in said.err
+    assert not (tmp_path / "other").exists()
+
+
+@FASTEST
+def test_forms_of_answer_files(tmp_path):
+    (tmp_path / "a.txt").write_text("yes\nno\n")
+    assert by_hand.read_answers(tmp_path / "a.txt") == ["yes", "no"]
+    (tmp_path / "a.json").write_text('["no", "yes"]')
+    assert by_hand.read_answers(tmp_path / "a.json") == ["no", "yes"]
+    rows = [{"multiple_choice_answer": "Two."}] * 9
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps({"annotations": rows})
+        )
+    paths = [tmp_path / "train.json", tmp_path / "val.json"]
+    assert by_hand.read_answers(*paths) == ["2"]
+    (tmp_path / "a.json").write_text('{"yes": 3}')
+    with pytest.raises(ConversionError, match="must be a list of strings"):
+        by_hand.read_answers(tmp_path / "a.json")

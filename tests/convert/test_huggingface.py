@@ -24,7 +24,6 @@ from builders import backbone
 from builders import clip
 from builders import difference
 from builders import features
-from builders import run
 from builders import shallow
 from builders import tokenizer
 
@@ -40,6 +39,13 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower.presets.errors import ConversionError
 
 pytestmark = [LONG_ELSEWHERE, pytest.mark.usefixtures("home")]
+
+
+@pytest.fixture(scope="module")
+def three_heads(tmp_path_factory):
+    """A folder of transformers with three heads, and its models."""
+    path = tmp_path_factory.mktemp("theirs") / "model"
+    return path, checkpoints.with_all_heads(path)
 
 
 @pytest.fixture
@@ -70,6 +76,20 @@ def test_all_heads_and_back(three_heads, tmp_path):
             assert torch.equal(tensor, after[name]), name
     sums = [state[folded[0]] + state[folded[1]] for state in (before, after)]
     assert torch.equal(*sums)
+
+
+@FASTEST
+@pytest.mark.filterwarnings("ignore")
+def test_convert_and_export(three_heads, tmp_path, run):
+    preset, back = tmp_path / "preset", tmp_path / "back"
+    printed = run("convert", three_heads[0], preset, "--verify").out
+    assert "itm, mlm, itc" in printed
+    assert "tensors equal to the bit\t318" in printed
+    found = json.loads(run("export", preset, back, "--verify", "--json").out)
+    assert "BridgeTowerForMaskedLM" in found["classes"]
+    assert float(found["max |difference|"]) <= 1e-5
+    said = run("export", preset, back, code=1)
+    assert "`destination` must not exist yet" in said.err
 
 
 @FASTEST
@@ -374,10 +394,9 @@ def test_merged_for_transformers(task, tmp_path):
 def test_merged_for_another_image_size():
     model = shallow()
     model.enable_lora(2)
-    expected = run(adapted(model), features())["pooled"]
+    expected = array(adapted(model)(features())["pooled"])
     resized = model.with_image_size(model.image_size)
-    assert difference(run(resized, features())["pooled"], expected) <= 1e-6
-    assert model.with_image_size(48).image_size == 48
+    assert difference(resized(features())["pooled"], expected) <= 1e-6
 
 
 ROBERTA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "roberta"

@@ -11,6 +11,7 @@ import hashlib
 import sys
 import warnings
 
+import check_published
 import checkpoints
 import hub_server
 import keras
@@ -28,6 +29,7 @@ from huggingface_hub import constants
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.presets.hub import DOWNLOADS
 
 pytestmark = [LONG_ELSEWHERE, pytest.mark.usefixtures("loopback_only")]
 WIDTH, LAYERS, FUSED, HEADS = 64, 3, 2, 4
@@ -349,3 +351,16 @@ def test_published_presets_are_described():
         assert preset.parameters == count
         assert preset.handle.startswith("hf://BridgeTower/bridgetower-")
         assert preset.image_size == (288 if "base" in name else 294)
+
+
+@FASTEST
+def test_check_published_offline(tmp_path, monkeypatch, capsys):
+    def offline(handle):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setitem(DOWNLOADS, "hf", offline)
+    words = ["check_published", "--images", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="would fetch hf://BridgeTower"):
+        check_published.main()
+    assert "000000039769.jpg" in capsys.readouterr().out
