@@ -53,9 +53,9 @@ def copied(three_heads, tmp_path):
     return shutil.copytree(three_heads[0], tmp_path / "model")
 
 
+@torch.no_grad()
 def outputs(model, inputs, **kwargs):
-    with torch.no_grad():
-        return model(**inputs, **kwargs)
+    return model(**inputs, **kwargs)
 
 
 def test_all_heads_and_back(three_heads, tmp_path):
@@ -94,22 +94,21 @@ def test_convert_and_export(three_heads, tmp_path, run):
 
 @FASTEST
 def test_what_transformers_has_no_place_for_is_not_exported(tmp_path):
-    heads = {"mine": keras.layers.Dense(1, name="mine_head")}
+    mine = {"mine": keras.layers.Dense(1, name="mine_head")}
     narrow = backbone(image_encoder=clip(layers=2, heads=1))
     tapped = backbone(image_taps=(-3, -1))
-    managed = backbone(bridge="static_manager")
+    managed = shallow(bridge="static_manager")
     ids = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
     padded = kbt.BridgeTowerTokenizer(ids, [])
-    for parts, found in (
-        (export.Parts(narrow, {}, {}, None, None), "heads=1, not one of .0,"),
-        (export.Parts(tapped, {}, {}, None, None), "image_taps=.-3, -1., not"),
-        (export.Parts(managed, {}, {}, None, None), "bridge=.static_manager"),
-        (export.Parts(backbone(), {}, {}, padded, None), "pad_token_id=0, not"),
-        (
-            export.Parts(backbone(), heads, {"mine": {}}, None, None),
-            "head=.mine., not one of",
-        ),
+    for body, heads, words, found in (
+        (narrow, {}, None, "heads=1, not one of .0,"),
+        (tapped, {}, None, "image_taps=.-3, -1., not"),
+        (managed, {}, None, "bridge=.static_manager"),
+        (shallow(), {}, padded, "pad_token_id=0, not"),
+        (shallow(), mine, None, "head=.mine., not one of"),
     ):
+        configs = dict.fromkeys(heads, {})
+        parts = export.Parts(body, heads, configs, words, None)
         with pytest.raises(ConversionError, match=found):
             export.write(parts, tmp_path / "back")
     with pytest.raises(files.FolderExists, match="`path` must not exist"):
@@ -349,20 +348,6 @@ def test_every_head_at_full_size(name, tmp_path):
     assert max(found.values()) <= 2e-4, found
 
 
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    """A task of transformers' weights, adapted in body and head."""
-    root = tmp_path_factory.mktemp("theirs")
-    checkpoints.theirs().save_pretrained(root / "model")
-    with pytest.warns(UserWarning, match="no tokenizer files"):
-        task = kbt.BridgeTowerRetrieval.from_preset(root / "model")
-    task.enable_lora(2)
-    dense = next(iter(layers_in(task.heads["itm"])))
-    dense.enable_lora(2)
-    task.backbone.text_encoder.token_embedding.enable_lora(3, lora_alpha=1.5)
-    return adapted(task)
-
-
 def adapted(model):
     """Adapters that change what the model says."""
     rng = np.random.default_rng(0)
@@ -372,22 +357,24 @@ def adapted(model):
     return model
 
 
-def logits(task):
-    return array(task(peer.inputs(checkpoints.SIZE)[0], training=False))
-
-
-def test_merged_for_transformers(task, tmp_path):
+def test_merged_for_transformers(tmp_path):
+    """A task of transformers' weights, adapted in body and head."""
+    checkpoints.theirs().save_pretrained(tmp_path / "model")
+    with pytest.warns(UserWarning, match="no tokenizer files"):
+        task = kbt.BridgeTowerRetrieval.from_preset(tmp_path / "model")
+    task.enable_lora(2)
+    next(iter(layers_in(task.heads["itm"]))).enable_lora(2)
+    task.backbone.text_encoder.token_embedding.enable_lora(3, lora_alpha=1.5)
+    adapted(task)
     task.export_to_transformers(tmp_path / "theirs")
     theirs = checkpoints.HEADS["itm"].from_pretrained(tmp_path / "theirs")
-    _, inputs = peer.inputs(checkpoints.SIZE)
-    with torch.no_grad():
-        found = theirs.eval()(**inputs).logits.numpy()
-    assert difference(found, logits(task)) <= 1e-5
+    features, inputs = peer.inputs(checkpoints.SIZE)
+    found = outputs(theirs.eval(), inputs).logits.numpy()
+    assert difference(found, task(features, training=False)) <= 1e-5
     # The adapters are still there, and count.
-    task.backbone.text_encoder.token_embedding.lora_embeddings_b.assign(
-        task.backbone.text_encoder.token_embedding.lora_embeddings_b * 2
-    )
-    assert difference(found, logits(task)) > 1e-3
+    adapter = task.backbone.text_encoder.token_embedding.lora_embeddings_b
+    adapter.assign(adapter * 2)
+    assert difference(found, task(features, training=False)) > 1e-3
 
 
 @FASTEST
@@ -402,33 +389,6 @@ def test_merged_for_another_image_size():
 ROBERTA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "roberta"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A model of 64 pixels and RoBERTa's vocabulary, without its processor."""
-    size = {**checkpoints.SIZE, "vocabulary": 50_265}
-    path = tmp_path_factory.mktemp("model") / "model"
-    checkpoints.theirs(size=size).save_pretrained(path)
-    return path
-
-
-def processor(divisor):
-    if not ROBERTA.is_dir():
-        pytest.skip(f"RoBERTa's tokenizer files are not here: {ROBERTA}")
-    size = {"shortest_edge": 64}
-    images = transformers.BridgeTowerImageProcessorPil(
-        size=size, crop_size=size, size_divisor=divisor
-    )
-    tokenizer = transformers.RobertaTokenizer(
-        str(ROBERTA / "vocab.json"), str(ROBERTA / "merges.txt")
-    )
-    return transformers.BridgeTowerProcessor(images, tokenizer)
-
-
-@pytest.fixture
-def unprocessed(folder, tmp_path):
-    return shutil.copytree(folder, tmp_path / "model")
-
-
 def configure(path, **values):
     """Write the file of an image processor."""
     size = {"shortest_edge": 64}
@@ -436,24 +396,35 @@ def configure(path, **values):
     (path / "preprocessor_config.json").write_text(json.dumps(config))
 
 
-def test_processors_round_trip(unprocessed, tmp_path):
-    processor(divisor=16).save_pretrained(unprocessed)
-    tokenizer, converter = read(unprocessed).processors
+@pytest.mark.skipif(not ROBERTA.is_dir(), reason=f"{ROBERTA} is not here")
+def test_processors_round_trip(tmp_path):
+    folder, back = tmp_path / "model", tmp_path / "back"
+    size = {**checkpoints.SIZE, "vocabulary": 50_265}
+    checkpoints.theirs(size=size).save_pretrained(folder)
+    side = {"shortest_edge": 64}
+    transformers.BridgeTowerProcessor(
+        transformers.BridgeTowerImageProcessorPil(
+            size=side, crop_size=side, size_divisor=16
+        ),
+        transformers.RobertaTokenizer(
+            str(ROBERTA / "vocab.json"), str(ROBERTA / "merges.txt")
+        ),
+    ).save_pretrained(folder)
+    tokenizer, converter = read(folder).processors
     assert (converter.mode, converter.size_divisor) == ("hf", 16)
     assert tokenizer.vocabulary_size() == 50_265
     tokenizer.sequence_length = 11
-    back = tmp_path / "back"
     back.mkdir()
     processors.write(back, tokenizer, converter)
     for name in ("config.json", "model.safetensors"):
-        shutil.copy(unprocessed / name, back)
+        shutil.copy(folder / name, back)
     assert read(back).processors[0].sequence_length == 11
     theirs = transformers.BridgeTowerProcessor.from_pretrained(back)
     for text in ("two cats, o'don  2015", "a  dog's café ☕"):
         ids = tokenizer(text)
         ids = ids[ids != tokenizer.pad_token_id].tolist()
         assert theirs.tokenizer(text)["input_ids"] == ids
-    assert theirs.image_processor.size == {"shortest_edge": 64}
+    assert theirs.image_processor.size == side
     assert theirs.image_processor.size_divisor == 16
 
 
@@ -517,15 +488,14 @@ def test_export_warns_of_other_pixels(values, found, tmp_path):
         {"image_processor_type": "CLIPImageProcessor"},
     ],
 )
-def test_other_image_processors_are_refused(values, unprocessed):
+def test_other_image_processors_are_refused(values, copied):
     """Others are in `test_what_makes_no_squares_is_refused`."""
-    configure(unprocessed, **values)
+    configure(copied, **values)
     with pytest.raises(ConversionError, match="preprocessor_config.json"):
-        read(unprocessed)
+        read(copied)
 
 
-def test_vocabulary_larger_than_model_is_rejected(tmp_path):
-    checkpoints.theirs().save_pretrained(tmp_path)
-    processors.write(tmp_path, tokenizer(), None)
+def test_vocabulary_larger_than_model_is_rejected(copied):
+    processors.write(copied, tokenizer(), None)
     with pytest.raises(ConversionError, match="261 tokens, 100 rows"):
-        read(tmp_path)
+        read(copied)
