@@ -113,11 +113,6 @@ def test_what_transformers_has_no_place_for_is_not_exported(tmp_path):
             export.write(parts, tmp_path / "back")
     with pytest.raises(files.FolderExists, match="`path` must not exist"):
         narrow.export_to_transformers(tmp_path)
-    # So many heads would theirs have.
-    with pytest.raises(ValueError, match="num_heads=0"):
-        transformers.BridgeTowerModel(
-            transformers.BridgeTowerConfig(vision_config={"hidden_size": 16})
-        )
 
 
 @pytest.mark.parametrize(
