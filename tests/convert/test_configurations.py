@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers
 from builders import FASTEST
-from peers_first import roberta
-from peers_first import vit
+from peers import roberta
+from peers import vit
 
 from keras_bridgetower.convert import configurations
 from keras_bridgetower.convert import transformers_folder

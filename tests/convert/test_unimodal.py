@@ -11,9 +11,9 @@ import torch
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
-from peers_first import bert
-from peers_first import clip
-from peers_first import vit
+from peers import bert
+from peers import clip
+from peers import vit
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal

@@ -7,8 +7,6 @@ import copies
 import keras
 import numpy as np
 import peers
-import peers_first
-import peers_pyramids
 import pytest
 import torch
 from builders import FASTEST
@@ -22,7 +20,6 @@ import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
 from keras_bridgetower.presets.errors import ConversionError
 
-PEERS = peers_first.PEERS + peers_pyramids.PEERS
 # Other settings of an encoder that is compared anyway.
 VARIANTS = (
     *("DINOv2", "DINOv2 SwiGLU", "DINOv3 gated", "ViT with pooler"),
@@ -33,10 +30,10 @@ VARIANTS = (
 )
 
 
-def some(peers, mark=pytest.mark.slow):
+def some(cases, mark=pytest.mark.slow):
     """Return parameters of a test, the variants with a mark."""
     return [
-        pytest.param(p, marks=mark) if p.name in VARIANTS else p for p in peers
+        pytest.param(p, marks=mark) if p.name in VARIANTS else p for p in cases
     ]
 
 
@@ -105,7 +102,9 @@ def parameters_of(model):
     return sum(int(np.prod(w.shape)) for w in weights)
 
 
-@pytest.mark.parametrize("peer", some(PEERS, mark=LONG_ELSEWHERE), ids=str)
+@pytest.mark.parametrize(
+    "peer", some(peers.PEERS, mark=LONG_ELSEWHERE), ids=str
+)
 def test_states_and_parameters_are_those_of_transformers(peer, saved):
     model, folder = saved(peer)
     inputs = peers.inputs_for(peer)
@@ -118,7 +117,9 @@ def test_states_and_parameters_are_those_of_transformers(peer, saved):
 
 @LONG_ELSEWHERE
 @pytest.mark.parametrize(
-    "peer", some(p for p in PEERS if p.side == "image" and p.resizes), ids=str
+    "peer",
+    some(p for p in peers.PEERS if p.side == "image" and p.resizes),
+    ids=str,
 )
 def test_another_image_size(peer, saved):
     model, folder = saved(peer)
@@ -131,7 +132,7 @@ def test_another_image_size(peer, saved):
 
 
 @FASTEST
-@pytest.mark.parametrize("peer", some(PEERS), ids=str)
+@pytest.mark.parametrize("peer", some(peers.PEERS), ids=str)
 def test_a_tensor_too_many_is_named(peer, saved, tmp_path):
     folder = shutil.copytree(saved(peer)[1], tmp_path / "peer")
     extra = {"an.extra.weight": torch.ones(3)}

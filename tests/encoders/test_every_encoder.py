@@ -127,15 +127,15 @@ def opened(folder):
 
 @pytest.fixture(scope="module")
 def trained(opened):
-    """A function from a pair to a task after four steps."""
+    """A function from a pair to a task after two steps."""
 
     @functools.cache
     def made(pair):
         task = eager(opened(pair), keras.optimizers.Adam(0.01))
         x, y = raw(4)
-        losses = task.fit(x, y, batch_size=4, epochs=4, verbose=0)
-        losses = losses.history["loss"]
-        assert losses[-1] < 0.9 * losses[0]
+        fitted = task.fit(x, y, batch_size=4, epochs=2, verbose=0)
+        first, second = fitted.history["loss"]
+        assert second < 0.98 * first
         return task
 
     return made

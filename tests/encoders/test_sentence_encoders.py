@@ -14,7 +14,7 @@ from builders import FASTEST
 from builders import array
 from builders import difference
 from builders import run
-from peers_first import TEXT
+from peers import TEXT
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
