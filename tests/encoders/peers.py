@@ -84,15 +84,13 @@ def pixels(images):
     return torch.tensor(images.transpose(0, 3, 1, 2))
 
 
-def count(*modules, without=()):
+def count(module, without=()):
     """Return the number of parameters, of shared ones once."""
-    found = {
-        id(p): p.numel()
-        for module in modules
+    return sum(
+        p.numel()
         for name, p in module.named_parameters()
         if not any(part in name for part in without)
-    }
-    return sum(found.values())
+    )
 
 
 def with_norm(states, norm=None):
@@ -189,11 +187,9 @@ def states_of(encoder, norm=None):
         part = encoder(model)
         options = {"output_hidden_states": True}
         # Others do it without an option, or have no table of positions.
-        if (
-            "interpolate_pos_encoding"
-            in inspect.signature(part.forward).parameters
-        ):
-            options["interpolate_pos_encoding"] = True
+        resized = "interpolate_pos_encoding"
+        if resized in inspect.signature(part.forward).parameters:
+            options[resized] = True
         with torch.no_grad():
             found = part(pixels(images), **options)
         return with_norm(found.hidden_states[1:], norm and getattr(part, norm))
@@ -245,7 +241,7 @@ def image(name, make, part="", norm="layernorm", without=(), **kwargs):
     encoder = part_of(part)
     values = dict(
         states=states_of(encoder, norm),
-        parameters=lambda m: count(encoder(m), without=without),
+        parameters=lambda m: count(encoder(m), without),
     )
     return Peer(name=name, side="image", make=make, **values | kwargs)
 
@@ -348,24 +344,18 @@ def count_with_statistics(model):
 
 
 def resnet(kind, widths, first=64):
-    config = transformers.ResNetConfig(
-        layer_type=kind,
-        hidden_sizes=widths,
-        depths=[2, 1],
-        embedding_size=first,
-    )
+    values = dict(layer_type=kind, hidden_sizes=widths, embedding_size=first)
+    config = transformers.ResNetConfig(depths=[2, 1], **values)
     return moving(transformers.ResNetModel(config))
 
 
 def resnet_states(model, images):
     with torch.no_grad():
         found = model(pixels(images), output_hidden_states=True)
-    states = []
-    stages = zip(model.config.depths, found.hidden_states[1:], strict=True)
-    for depth, last in stages:
-        # transformers gives no state inside of a stage.
-        states += [None] * (depth - 1) + [last]
-    return of_maps(states)
+    _, *last = found.hidden_states
+    # transformers gives no state inside of a stage.
+    inside = [[None] * (depth - 1) for depth in model.config.depths]
+    return of_maps([*inside[0], last[0], *inside[1], last[1]])
 
 
 def swin(**kwargs):
@@ -396,17 +386,10 @@ def swin_states(model, images):
     return [x.numpy() for x in states]
 
 
-def pyramid(name, make, states, **values):
+def pyramid(name, make, states, parameters=count_with_statistics, **values):
     """Return a peer whose states are grids."""
-    values = {"parameters": count_with_statistics, **values}
-    return Peer(
-        name=name,
-        side="image",
-        make=make,
-        states=states,
-        resizes=False,
-        **values,
-    )
+    values |= dict(states=states, parameters=parameters, resizes=False)
+    return Peer(name=name, side="image", make=make, **values)
 
 
 PYRAMIDS = [
