@@ -158,10 +158,8 @@ def test_sentence_transformers(task, vectors, photos, tmp_path):
     model = theirs.SentenceTransformer(folder, trust_remote_code=True)
     texts, images = vectors
     pictures = [Image.open(path) for path in photos[:2]]
-    pairs = [
-        {"text": text, "image": picture}
-        for text, picture in zip(TEXTS, pictures, strict=True)
-    ]
+    both = zip(TEXTS, pictures, strict=True)
+    pairs = [{"text": text, "image": picture} for text, picture in both]
     check(model.encode(TEXTS, batch_size=1), texts)
     check(model.encode_query(TEXTS[0]), texts[0])
     check(model.encode_document(photos), images)
@@ -169,12 +167,10 @@ def test_sentence_transformers(task, vectors, photos, tmp_path):
     check(model.encode(pairs), task.embed(photos[:2], TEXTS))
     check(model.similarity(texts, images), texts @ images.T)
     assert model.get_embedding_dimension() == task.projection_dim
-    near = np.argsort(-(images[:2] @ texts[0])).tolist()
+    far = "ab"[np.argmin(images[:2] @ texts[0])]
+    shown = dict(zip("ab", photos[:2], strict=True))
     evaluator = evaluation.InformationRetrievalEvaluator(
-        {"q": TEXTS[0]},
-        dict(zip("ab", photos[:2], strict=True)),
-        {"q": {"ab"[near[1]]}},
-        write_csv=False,
+        {"q": TEXTS[0]}, shown, {"q": {far}}, write_csv=False
     )
     # The picture that is called right is the second.
     assert evaluator(model)["cosine_mrr@10"] == pytest.approx(1 / 2)
@@ -234,20 +230,18 @@ def test_cross_encoder_of_sentence_transformers(
 def test_only_two_tasks_go_to_sentence_transformers(reranker, tmp_path):
     importorskip("sentence_transformers")
     backbone, folder = reranker.task.backbone, tmp_path / "model"
+    values = dict(
+        objective="ranking_and_matching", matching="similarity_and_fused"
+    )
+    with pytest.warns(UserWarning, match="Newly initialized"):
+        random = kbt.BridgeTowerRetrieval.from_preset(RANKING, **values)
     for task, message in (
         (kbt.BridgeTowerNLVR2(backbone), "`task` must be"),
         (kbt.BridgeTowerRetrieval(backbone), "`preprocessor` must be set"),
+        (random, "newly initialized"),
     ):
         with pytest.raises(ValueError, match=message):
             kbt.export_to_sentence_transformers(task, folder)
-    with pytest.warns(UserWarning, match="Newly initialized"):
-        task = kbt.BridgeTowerRetrieval.from_preset(
-            RANKING,
-            objective="ranking_and_matching",
-            matching="similarity_and_fused",
-        )
-    with pytest.raises(ValueError, match="newly initialized"):
-        kbt.export_to_sentence_transformers(task, folder)
     assert not folder.exists()
 
 
@@ -388,12 +382,11 @@ def test_the_embedder_takes_pictures_in_any_form(
     short = kbt.BridgeTowerEmbedder.from_preset(PRESET, sequence_length=12)
     wanted = task.embed(texts=TEXTS[0], sequence_length=12)
     check(short.embed_query(TEXTS[0]), wanted)
-    for wrong, message in (
-        (text[:-9] + "*" + text[-8:], r"`images\[1\]`"),
-        ("no/such.png", "must be a file that exists"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            embedder.embed_images([photos[1], wrong])
+    damaged = text[:-9] + "*" + text[-8:]
+    with pytest.raises(ValueError, match=r"`images\[1\]`"):
+        embedder.embed_images([photos[1], damaged])
+    with pytest.raises(ValueError, match="must be a file that exists"):
+        embedder.embed_images(["no/such.png"])
 
 
 def test_pairs_in_any_form(reranker, photos, scores):
