@@ -278,6 +278,7 @@ def test_code_in_checkpoints_is_rejected_and_not_run(
     for file in (
         {"state_dict": state | {"odd": Malicious()}},
         {"state_dict": state, "hyper_parameters": Malicious()},
+        state | {"odd": Malicious()},
         Malicious(),
     ):
         torch.save(file, path)
@@ -365,12 +366,18 @@ def test_bad_hyper_parameters(config, shown, path):
     assert len(str(error.value)) < 900 and str(error.value).isprintable()
 
 
-def test_sizes_that_contradict_tensors_are_rejected(path):
-    key, size = "managed_layers_text", official.FUSED
-    assert saved(path, MANAGED(), {key: size})
+@pytest.mark.parametrize(
+    "make, key, size",
+    [
+        (RETRIEVAL, "vocab_size", official.ROWS),
+        (MANAGED, "managed_layers_text", official.FUSED),
+    ],
+)
+def test_sizes_that_contradict_tensors_are_rejected(make, key, size, path):
+    assert saved(path, make(), {key: size})
     for value in (size * 2, str(size)):
         with pytest.raises(ConversionError, match=f"{key}=.*in its tensors"):
-            saved(path, MANAGED(), {key: value})
+            saved(path, make(), {key: value})
 
 
 def test_half_precision_is_added_in_float32(path):
@@ -438,15 +445,18 @@ def test_heads_of_retrieval_have_other_names(path):
 
 @FASTEST
 @pytest.mark.filterwarnings("ignore:BridgeTowerVQA takes features only")
-def test_answers_are_saved_in_the_preset(tmp_path, run):
-    official.save(tmp_path / "vqa.ckpt", "vqa")
+def test_answers_are_saved_in_the_preset(tmp_path, home, run):
+    source = tmp_path / "vqa.ckpt"
+    official.save(source, "vqa")
     answers = [f"answer {i}" for i in range(official.ANSWERS)]
     file = tmp_path / "answers.json"
     file.write_text(json.dumps({a: i for i, a in enumerate(answers)}))
-    convert = ("convert", tmp_path / "vqa.ckpt")
+    convert = ("convert", source)
     run(*convert, tmp_path / "preset", "--answers", file)
+    with pytest.warns(UserWarning, match="no tokenizer files"):
+        opened = kbt.BridgeTowerVQA.from_preset(source, answers=answers)
     task = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
-    assert task.answers == answers
+    assert task.answers == opened.answers == answers
     file.write_text(json.dumps(answers[:-1]))
     said = run(*convert, tmp_path / "other", "--answers", file, code=1)
     assert "6 answers, 7 classes" in said.err

@@ -194,6 +194,7 @@ def test_tied_decoder(tmp_path):
         (None, "link_tower_type", "scaled_add"),
         (None, "num_hidden_layers", 10**9),
         (None, "hidden_size", "64"),
+        ("text_config", "vocab_size", 10**12),
         ("text_config", "num_attention_heads", 7),
         ("text_config", "layer_norm_eps", 1e-12),
         ("text_config", "hidden_act", "relu"),

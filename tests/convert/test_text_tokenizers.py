@@ -357,6 +357,7 @@ REFUSED = [
     (("siglip2",), CONFIG, {"padding_side": None}, "padding_side='left'"),
     (OTHERS, JSON, LEFT, "truncation.direction='left'"),
     (("bert",), CONFIG, {"tokenizer_class": "MPNetTokenizer"}, "'MPNet"),
+    (("bert",), CONFIG, {"tokenizer_class": "Herbert"}, "'Herbert'"),
     (("siglip",), CONFIG, EXTRA, "'<ent>'"),
     (OTHERS, JSON, BARE, "must pack texts"),
     (("siglip2",), CONFIG, {"eos_token": "<mask>"}, "<eos>"),
@@ -364,6 +365,7 @@ REFUSED = [
     # Of another encoder.
     (XLM, OWN, {"vocab_size": 100}, "vocab_size=100"),
     (XLM, OWN, {"pad_token_id": 7}, "pad_token_id=7, but 1"),
+    (("distilbert",), OWN, {"vocab_size": "many"}, "vocab_size='many'"),
     (("siglip",), OWN, {"text_config": {"vocab_size": 5}}, "vocab_size=5"),
     (("clip",), OWN, {"max_position_embeddings": "x"}, "must be readable"),
     (("clip",), OWN, {"model_type": "gpt2"}, "of type .*xlm-roberta, roberta"),
@@ -397,7 +399,7 @@ def test_settings_that_are_refused(
             assert file in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta"])
 def test_lower_case_of_sentence_transformers(kind, folder_of, tmp_path):
     """It lowers texts by Python, also for cased tokenizers."""
     changes = {"sentence_bert_config.json": {"do_lower_case": True}}

@@ -250,6 +250,7 @@ DAMAGED = {
     "compressed": (entry("x", b"x", zipfile.ZIP_BZIP2), "not be compressed"),
     "cut": (edited(lambda data: data[:-30]), "BadZipFile"),
     "old_cut": (old(lambda data: data[:-1]), "It must have"),
+    "old_longer": (old(lambda data: data + b"x"), "It must have"),
     "old_start": (old(lambda data: data[:25]), "torch.save"),
     "old_count": (old(replaced(FOUR, FIVE)), "5 numbers of"),
     "old_endian": (old(replaced(LITTLE, BIG)), "byte order"),
@@ -355,6 +356,7 @@ def test_the_opcodes_written_here_make_a_tensor(path):
 
 SHAPES = {
     "negative": tensor(shape=(-2,)),
+    "negative_stride": tensor(strides=(-1,)),
     "beyond": tensor(offset=1),
     "too_large": tensor(shape=(2**62, 2**62), strides=(2**62, 1)),
     "large_count": tensor(count=1 << 2000),

@@ -216,6 +216,8 @@ def test_frozen_towers_do_not_move_and_int8_is_saved(pair, opened, tmp_path):
     assert changed and not changed & frozen
     before = run(task, x)
     task.quantize("int8")
+    with pytest.raises(ValueError, match="A copy of a tower alone needs"):
+        body.text_tower.get_config()
     after = run(task, x)
     assert 0 < difference(before, after) <= 0.1 * np.abs(array(before)).max()
     task.save_to_preset(tmp_path / "preset")
