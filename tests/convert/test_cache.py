@@ -79,29 +79,25 @@ SIDES = (
 
 
 def test_cache_key_covers_all_files(converting, tmp_path):
-    path = folder = tmp_path / "theirs"
+    folder = tmp_path / "theirs"
     folder.mkdir()
     where = {"a": "one.weights", "b": "one.weights", "c": "two"}
     index = json.dumps({"weight_map": where}).encode()
-    weights = {
-        "pytorch_model.bin.index.json": index,
-        **{"one.weights": b"1", "two": b"2"},
-    }
-    for name, data in weights.items():
-        (folder / name).write_bytes(data)
-    seen = [converted(path)]
+    (folder / "pytorch_model.bin.index.json").write_bytes(index)
+    (folder / "one.weights").write_bytes(b"1")
+    (folder / "two").write_bytes(b"2")
+    seen = [converted(folder)]
     for name in SIDES:  # That one is there at all counts, too.
         (folder / name).write_text("{}")
-        seen.append(converted(path))
-    for name in (*SIDES, *weights):
-        if not name.endswith("index.json"):
-            before = (folder / name).read_bytes()
-            (folder / name).write_bytes(before + b" ")
-            seen.append(converted(path))
+        seen.append(converted(folder))
+    for name in (*SIDES, "one.weights", "two"):
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(before + b" ")
+        seen.append(converted(folder))
     assert len(set(seen)) == len(seen)
     for name in ("trainer_state.json", "model.weights.h5", "README.md"):
         (folder / name).write_text("{}")
-    assert converted(path) == seen[-1]
+    assert converted(folder) == seen[-1]
 
 
 def test_damaged_digests_are_ignored(source, converting, home):
@@ -159,11 +155,11 @@ def test_threads_and_processes_convert_once(source, converting, monkeypatch):
         found.append(converted(source))
 
     processes = [fork.Process(target=job) for _ in range(4)]
-    threads = [threading.Thread(target=job) for _ in range(4)]
-    for one in (*processes, *threads):
-        one.start()
-    for one in (*processes, *threads):
-        one.join()
+    workers = [*processes, *(threading.Thread(target=job) for _ in range(4))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     assert [p.exitcode for p in processes] == [0] * 4
     assert len(set(found)) == 1 and len(found) == 4
     assert converting() == 1
@@ -220,14 +216,12 @@ def test_published_sums(source, converting, tmp_path):
         UserWarning, match=f"pytorch_model.bin.*{digest[:16]}.*0123abcd"
     ):
         converted(source, {"pytorch_model.bin": "0123abcd"})
-    known = registry.PRESETS["bridgetower_large_itm_mlm_itc"]
-    assert hub.published(known.handle) == {
-        "pytorch_model.bin": "deecb9697e35f9f7"
-    }
-    assert hub.published(f"{known.handle}@main") == hub.published(known.handle)
-    assert hub.published(known.handle, "refs/pr/1") == {}
-    assert hub.published(f"{known.handle}@refs/pr/1") == {}
-    assert hub.published("hf://someone/model") == {}
+    handle = registry.PRESETS["bridgetower_large_itm_mlm_itc"].handle
+    known = {"pytorch_model.bin": "deecb9697e35f9f7"}
+    assert hub.published(handle) == hub.published(f"{handle}@main") == known
+    assert hub.published(handle, "refs/pr/1") == {}
+    for other in (f"{handle}@refs/pr/1", "hf://someone/model"):
+        assert hub.published(other) == {}
 
 
 def test_a_damaged_file_of_the_hubs_cache_is_named(
@@ -254,10 +248,8 @@ def test_a_folder_may_be_named_like_a_preset_of_kerashub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # A download would fail.
     monkeypatch.setattr(kagglehub, "model_download", None)
-    own, opened = (
-        kbt.BridgeTowerTokenizer.from_preset(name)
-        for name in (inside, "roberta_base_en")
-    )
+    opened = kbt.BridgeTowerTokenizer.from_preset("roberta_base_en")
+    own = kbt.BridgeTowerTokenizer.from_preset(inside)
     assert opened.get_vocabulary() == own.get_vocabulary()
 
 

@@ -84,6 +84,12 @@ def theirs_of(name, folder, **values):
     return cls.from_pretrained(folder)
 
 
+def converter_of(values, folder):
+    """The converter of a file with these values."""
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+    return image_converter(folder)
+
+
 def assert_same_pixels(converter, theirs):
     for picture in pictures():
         seen = picture
@@ -160,8 +166,7 @@ def test_dinov3_rounds_to_levels_where_theirs_does_not(tmp_path):
     """Theirs needs torchvision, which resizes by this function of PyTorch."""
     config = {"image_processor_type": "DINOv3ViTImageProcessorFast"}
     config |= {"size": SIDE, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
-    converter = image_converter(tmp_path)
+    converter = converter_of(config, tmp_path)
     for picture in pictures()[:3]:
         pixels = np.moveaxis(np.array(picture), -1, 0)[None]
         resized = torch.nn.functional.interpolate(
@@ -214,10 +219,8 @@ REFUSED = [
     "values, named", REFUSED, ids=lambda value: str(value)[-50:]
 )
 def test_what_makes_no_squares_is_refused(values, named, tmp_path):
-    text = json.dumps(values)
-    (tmp_path / "preprocessor_config.json").write_text(text)
     with pytest.raises(ConversionError, match=f"config.json': .*{named}"):
-        image_converter(tmp_path)
+        converter_of(values, tmp_path)
 
 
 OF_IMAGENET = {
@@ -243,9 +246,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("cls", PUBLISHED, ids=lambda cls: cls.__name__)
 def test_an_entry_has_the_pixels_of_its_published_weights(cls, tmp_path):
-    text = json.dumps(PUBLISHED[cls])
-    (tmp_path / "preprocessor_config.json").write_text(text)
-    expected = image_converter(tmp_path).get_config()
+    expected = converter_of(PUBLISHED[cls], tmp_path).get_config()
     pixels = entries("image")[cls].pixels
     made = kbt.BridgeTowerImageConverter(224, **pixels).get_config()
     assert {**made, "name": ""} == {**expected, "name": ""}
@@ -298,14 +299,9 @@ def test_squares_that_would_be_cropped_are_not_made():
 
 
 @pytest.mark.parametrize(
-    "values, named",
-    [
-        ({"crop_pct": 0}, "`crop_pct` must be a number above 0"),
-        ({"crop_pct": True}, "`crop_pct` must be a number above 0"),
-        ({"resample": 3}, "`resample` must be one of"),
-        ({"mode": "centre"}, "`mode` must be one of"),
-    ],
+    "name, value",
+    [("crop_pct", 0), ("crop_pct", True), ("resample", 3), ("mode", "centre")],
 )
-def test_wrong_values_of_a_converter(values, named):
-    with pytest.raises(ValueError, match=named):
-        kbt.BridgeTowerImageConverter(40, **values)
+def test_wrong_values_of_a_converter(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        kbt.BridgeTowerImageConverter(40, **{name: value})

@@ -7,11 +7,17 @@ file has, and which it leaves out.
 
 import collections
 import dataclasses
+import functools
 import hashlib
+import json
+import pathlib
+import shutil
 import sys
 import warnings
 
+import check_published
 import checkpoints
+import copies
 import hub_server
 import keras
 import numpy as np
@@ -23,11 +29,18 @@ import transformers
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
 from builders import difference
-from builders import run
 from huggingface_hub import constants
+from peers import roberta
+from peers import vit
 from PIL import Image
 
 import keras_bridgetower as kbt
+from keras_bridgetower.convert import configurations
+from keras_bridgetower.convert import transformers_folder
+from keras_bridgetower.convert import unimodal
+from keras_bridgetower.convert.tensors import Tensors
+from keras_bridgetower.presets.errors import ConversionError
+from keras_bridgetower.presets.hub import DOWNLOADS
 
 pytestmark = [LONG_ELSEWHERE, pytest.mark.usefixtures("loopback_only")]
 WIDTH, LAYERS, FUSED, HEADS = 64, 3, 2, 4
@@ -36,6 +49,8 @@ ROWS, DEFAULT_ROWS = 60, 50_265
 # Patch and side; 70 leaves 6 pixels over multiples of 32, as 294 does.
 BASE, LARGE = (16, 64), (14, 70)
 TEXT_LENGTH = 20
+MEAN = [0.48145466, 0.4578275, 0.40821073]
+STD = [0.26862954, 0.26130258, 0.27577711]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +73,10 @@ REPOSITORIES = {
     "BridgeTower/bridgetower-large-itm-mlm-itc": Repository(
         LARGE, ("itm", "mlm", "itc")
     ),
+    "edlee123/bridgetower": Repository(LARGE, ("itc",), copy=True),
     "BridgeTower/bridgetower-large-itm-mlm-gaudi": Repository(
         LARGE, ("itm", "mlm")
     ),
-    "edlee123/bridgetower": Repository(LARGE, ("itc",), copy=True),
-    "regisss/bridgetower-newyorker": Repository(LARGE, ("itc",), copy=True),
 }
 TEXT = dict(
     vocab_size=ROWS,
@@ -124,9 +138,9 @@ def image_processor(repository):
             **values,
             **{f"do_{step}": True for step in steps},
             "crop_size": None,
-            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_mean": MEAN,
             "image_processor_type": "BridgeTowerImageProcessor",
-            "image_std": [0.26862954, 0.26130258, 0.27577711],
+            "image_std": STD,
             "resample": 3,
             "rescale_factor": 0.00392156862745098,
             "size": {"shortest_edge": side},
@@ -180,14 +194,6 @@ def save(folder, repository, theirs):
 
 
 NAMES = list(REPOSITORIES)
-TASKS = {
-    "Backbone": None,
-    "Retrieval": "itm",
-    "MaskedLM": "mlm",
-    "Contrastive": "itc",
-    "VQA": None,
-}
-POSITIONS = np.array([[1, 3, 4], [2, 5, 0]], "int32")
 
 
 class Hub:
@@ -231,60 +237,26 @@ def opened(task, preset):
         return cls.from_preset(preset, **labels), [str(w.message) for w in told]
 
 
-def is_new(task, name):
-    """Return True if a repository has no head for a task."""
-    return TASKS[task] not in REPOSITORIES[name].heads
-
-
-def features_of(task, name):
-    side = REPOSITORIES[name].size[1]
-    made, _ = peer.inputs(dict(side=side, vocabulary=ROWS))
-    if task == "MaskedLM" and not is_new(task, name):
-        made["mask_positions"] = POSITIONS
-    return made
-
-
-def check(task, name, preset, hub):
-    """Open a repository in one way, and compare with transformers."""
-    _, expected, _ = hub.folder(name)
-    model, told = opened(task, preset)
-    new, features = is_new(task, name), features_of(task, name)
-    random = any("Newly initialized" in text for text in told)
-    assert random == (new and task != "Backbone")
-    if new:
-        # There is nothing to compare but the backbone.
-        found = run(getattr(model, "backbone", model), features)
-        kept = features["padding_mask"] == 1
-        found["text"] = found["text"][kept]
-        for part in ("text", "image", "pooled"):
-            rows = kept if part == "text" else slice(None)
-            assert difference(found[part], expected[part][rows]) <= 1e-5
-        return
-    found, theirs = run(model, features), expected[TASKS[task]]
-    if task == "MaskedLM":
-        theirs = theirs[np.arange(len(POSITIONS))[:, None], POSITIONS]
-    if task == "Contrastive":
-        found = np.stack([found[k] for k in ("text", "image", "fused")])
-    assert difference(found, theirs) <= 1e-5
-
-
-PICTURE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), "uint8")
-
-
 @pytest.mark.parametrize(
-    "task, name, preset",
+    "task, head, name, preset",
     [
-        ("Backbone", NAMES[0], "bridgetower_base"),
-        ("MaskedLM", NAMES[1], None),
-        ("Retrieval", NAMES[2], f"hf://{NAMES[2]}"),
-        ("MaskedLM", NAMES[3], None),
-        ("Contrastive", NAMES[5], f"hf://{NAMES[5]}@main"),
-        ("VQA", NAMES[6], None),
+        ("Backbone", None, NAMES[0], "bridgetower_base"),
+        ("MaskedLM", "mlm", NAMES[1], None),
+        ("Retrieval", "itm", NAMES[2], f"hf://{NAMES[2]}"),
+        ("VQA", None, NAMES[3], None),
+        ("Contrastive", "itc", NAMES[4], f"hf://{NAMES[4]}@main"),
     ],
 )
-def test_published_repositories_open(task, name, preset, hub):
+def test_published_repositories_open(task, head, name, preset, hub):
     """By path and from the cache of the hub; each task, size and kind."""
-    check(task, name, preset or hub.folder(name)[0], hub)
+    folder, expected, _ = hub.folder(name)
+    model, told = opened(task, preset or folder)
+    assert any("Newly initialized" in text for text in told) == (task == "VQA")
+    heads = {head: model.heads[head]} if head else {}
+    size = dict(side=REPOSITORIES[name].size[1], vocabulary=ROWS)
+    ours = checkpoints.run_ours(getattr(model, "backbone", model), heads, size)
+    found = checkpoints.differences(ours, {key: expected[key] for key in ours})
+    assert max(found.values()) <= 1e-5, found
 
 
 @pytest.mark.skipif(
@@ -292,14 +264,17 @@ def test_published_repositories_open(task, name, preset, hub):
 )
 def test_published_presets_open_without_torch(hub, monkeypatch):
     """The numbers of such files are compared above."""
-    folders = [hub.folder(name)[0] for name in NAMES[3:5]]
+    folder = hub.folder(NAMES[3])[0]
     monkeypatch.setitem(sys.modules, "torch", None)
-    for task, folder in zip(("MaskedLM", "Contrastive"), folders, strict=True):
+    for task in ("MaskedLM", "Contrastive"):
         opened(task, folder)
 
 
+PICTURE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), "uint8")
+
+
 def pixels(picture, side, divisor=32):
-    """Return the pixels of transformers 4, with a black edge."""
+    """Return the normalized pixels of transformers 4, with a black edge."""
     height, width, _ = picture.shape
     scale = side / min(height, width)
     width, height = (
@@ -307,13 +282,8 @@ def pixels(picture, side, divisor=32):
     )
     image = Image.fromarray(picture).resize((width, height), Image.BICUBIC)
     left, top = ((n - side) // 2 for n in (width, height))
-    return np.asarray(image.crop((left, top, left + side, top + side)))
-
-
-def normalised(pixels):
-    mean = [0.48145466, 0.4578275, 0.40821073]
-    std = [0.26862954, 0.26130258, 0.27577711]
-    return ((pixels / 255 - mean) / std).astype("float32")
+    cut = np.asarray(image.crop((left, top, left + side, top + side)))
+    return ((cut / 255 - MEAN) / STD).astype("float32")
 
 
 @FASTEST
@@ -327,7 +297,7 @@ def test_raw_pictures_and_texts(hub):
     )
     text = "two cat, a red dog?"
     ids = peer_tokenizer(text, return_tensors="pt")
-    image = normalised(pixels(PICTURE, side)).transpose(2, 0, 1)[None]
+    image = pixels(PICTURE, side).transpose(2, 0, 1)[None]
     with torch.no_grad():
         logits = models["itm"](**ids, pixel_values=torch.tensor(image)).logits
     task, _ = opened("Retrieval", folder)
@@ -341,19 +311,158 @@ def test_published_presets_are_described():
     """Counts of transformers' classes less what nothing reads."""
     base = 326_347_008 - 590_592 - 3 * 768 + 768
     large = 864_514_048 - 1_049_600 - 3 * 1024 + 1024
-    mlm = {768: 39_245_913, 1024: 52_573_273}
+    with_heads = large + 52_573_273 + 4_098
     counts = {
         "bridgetower_base": base,
-        "bridgetower_base_itm_mlm": base + mlm[768] + 3_074,
-        "bridgetower_large_itm_mlm": large + mlm[1024] + 4_098,
-        "bridgetower_large_itm_mlm_gaudi": large + mlm[1024] + 4_098,
-        "bridgetower_large_itm_mlm_itc": large
-        + mlm[1024]
-        + 4_098
-        + (866_612_737 - 864_514_048),
+        "bridgetower_base_itm_mlm": base + 39_245_913 + 3_074,
+        "bridgetower_large_itm_mlm": with_heads,
+        "bridgetower_large_itm_mlm_gaudi": with_heads,
+        "bridgetower_large_itm_mlm_itc": with_heads + 2_098_689,
     }
     for name, count in counts.items():
         preset = kbt.BridgeTowerVQA.presets[name]
         assert preset.parameters == count
         assert preset.handle.startswith("hf://BridgeTower/bridgetower-")
         assert preset.image_size == (288 if "base" in name else 294)
+
+
+@FASTEST
+def test_check_published_offline(tmp_path, monkeypatch, capsys):
+    def offline(handle):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setitem(DOWNLOADS, "hf", offline)
+    words = ["check_published", "--images", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="would fetch hf://BridgeTower"):
+        check_published.main()
+    assert "000000039769.jpg" in capsys.readouterr().out
+
+
+# --- Configurations: as published, saved again, and by hand ---
+
+HUB = pathlib.Path(__file__).parents[3] / "shared" / "data" / "hub"
+
+
+def published(name):
+    folder = HUB / name.removeprefix("BridgeTower/").replace("/", "_")
+    if not folder.is_dir():
+        pytest.skip(f"The published configurations are not here: {HUB}")
+    return folder, json.loads((folder / "config.json").read_text())
+
+
+@functools.cache
+def shapes(name):
+    """The shapes of transformers' model for a published configuration."""
+    config = transformers.BridgeTowerConfig.from_dict(published(name)[1])
+    heads = REPOSITORIES[name].heads
+    classes = [checkpoints.HEADS[head] for head in heads]
+    made = {}
+    with torch.device("meta"):
+        for cls in classes or [transformers.BridgeTowerModel]:
+            made |= cls(config).state_dict()
+    return config, {k: tuple(v.shape) for k, v in made.items()}
+
+
+AT_HAND = [name for name in NAMES if name != NAMES[1]]
+
+
+@FASTEST
+@pytest.mark.parametrize("name", AT_HAND)
+def test_published_folders_at_full_size(name, monkeypatch):
+    folder, _ = published(name)
+    config, found = shapes(name)
+    found = Tensors(folder, found, None)
+    monkeypatch.setattr(
+        transformers_folder, "weight_file", lambda folder: folder
+    )
+    monkeypatch.setattr(transformers_folder, "open_tensors", lambda path: found)
+    checkpoint = transformers_folder.read(folder)
+    assert tuple(checkpoint.heads) == REPOSITORIES[name].heads
+    a, text = checkpoint.architecture, config.text_config
+    heads = text.num_attention_heads
+    assert (a.num_heads, a.text_heads) == (heads, heads)
+    assert a.image_heads == config.vision_config.hidden_size // 64
+    assert (a.num_layers, a.vocabulary_size) == (6, 50_265)
+    assert (a.dropout, a.layer_norm_epsilon) == (0.1, 1e-5)
+    tokenizer, converter = checkpoint.processors
+    assert tokenizer is None
+    assert converter.image_size == (288 if name == NAMES[0] else 294)
+    assert (converter.mode, converter.size_divisor) == ("hf", 32)
+
+
+@FASTEST
+@pytest.mark.parametrize("name", [*AT_HAND, None])
+def test_every_value_is_that_of_transformers(name):
+    """Of the published files, and of one without any value."""
+    config, found = transformers.BridgeTowerConfig(), configurations.DEFAULTS
+    if name:
+        folder, values = published(name)
+        path = folder / "config.json"
+        assert configurations.require_type(values, path, ["bridgetower"])
+        config = config.from_dict(values)
+        found = configurations.read_levels(values, path)
+    levels = (config, config.text_config, config.vision_config)
+    for mine, theirs in zip(found.values(), levels, strict=True):
+        assert mine == {name: getattr(theirs, name) for name in mine}
+
+
+PARTS = {"text_config": {"hidden_size": 64}, "vision_config": {"patch_size": 8}}
+
+
+@FASTEST
+@pytest.mark.parametrize(
+    "values, refused",
+    [
+        ({**PARTS, "link_tower_shared": False, "model_type": None}, None),
+        ({**PARTS, "architectures": ["BridgeTowerForMaskedLM"]}, None),
+        ({**PARTS, "link_tower_type": "add", "model_type": "blip"}, "'blip'"),
+        ({**PARTS, "architectures": ["CLIPModel"]}, "CLIPModel"),
+        ({**PARTS, "model_type": 3}, "model_type=3"),
+        ({**PARTS, "architectures": {"a": 1}}, "architectures="),
+        (PARTS, "model_type=None"),
+    ],
+)
+def test_bridgetower_configurations_are_recognized(values, refused):
+    require = functools.partial(configurations.require_type, values)
+    if refused:
+        with pytest.raises(ConversionError, match=refused):
+            require("config.json", ["bridgetower"])
+    else:
+        assert require("config.json", ["bridgetower"]) == "bridgetower"
+
+
+@FASTEST
+def test_older_names_and_places():
+    levels = configurations.read_levels(
+        {
+            "link_tower_shared": True,
+            "cross_modal_transform_shared": False,
+            "text_config": None,
+            "text_config_dict": {"hidden_size": 64},
+            "vision_config_dict": None,
+            "vision_config": {"vit_remove_last": True, "patch_size": 8},
+            "head_hidden_scale": 2,
+        },
+        "config.json",
+    )
+    top, text, vision = levels.values()
+    assert top["share_link_tower_layers"] is True
+    assert top["share_cross_modal_transformer_layers"] is False
+    assert (text["hidden_size"], text["vocab_size"]) == (64, 50_265)
+    assert vision["remove_last_layer"] is True
+
+
+@FASTEST
+@pytest.mark.parametrize("make", [vit, roberta])
+def test_encoders_without_a_model_type(make, tmp_path):
+    make().save_pretrained(tmp_path / "named")
+    shutil.copytree(tmp_path / "named", tmp_path / "bare")
+    config = tmp_path / "bare" / "config.json"
+    copies.edit(config, lambda values: values.pop("model_type"))
+    read = unimodal.text_encoder if make is roberta else unimodal.image_encoder
+    bare, named = read(tmp_path / "bare"), read(tmp_path / "named")
+    assert bare.get_config() == {**named.get_config(), "name": bare.name}
+    copies.edit(config, lambda values: values.pop("architectures"))
+    with pytest.raises(ConversionError, match="model_type=None"):
+        read(tmp_path / "bare")

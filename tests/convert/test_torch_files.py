@@ -6,6 +6,7 @@ At the end pickles that `torch.save` would never write.
 import collections
 import os
 import pickle
+import posixpath
 import struct
 import time
 import zipfile
@@ -69,11 +70,6 @@ def of_dtypes():
     return {n: values.to(getattr(torch, n)) for n in DTYPES.split()}
 
 
-def of_a_module():
-    layer = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
-    return layer.state_dict()
-
-
 def tied():
     table = numbers(5, 4)
     return {"table": table, "decoder": table, "bias": numbers(5)}
@@ -86,15 +82,14 @@ def thirds():
 # Tensors, or functions that make a state dict of them.
 FORMS = {
     "dtypes": of_dtypes,
-    "a_module": of_a_module,
+    # An `OrderedDict`.
+    "a_module": lambda: torch.nn.BatchNorm1d(3).state_dict(),
     "tied": tied,
     "thirds": thirds,
-    "ordered": lambda: collections.OrderedDict(b=numbers(2), a=numbers(3)),
     "many_blocks": lambda: {"a": numbers(700, 999), "b": numbers(1 << 18)},
     "odd_names": lambda: {"a b/c": numbers(1), "é": numbers(2), "": numbers(3)},
     "parameter": torch.nn.Parameter(numbers(3, 2)),
     "permuted": numbers(2, 3, 4, 5).permute(2, 0, 3, 1),
-    "a_column": numbers(6, 8)[:, 5],
     "expanded_by_one": numbers(6)[:, None].expand(6, 1),
     "scalar": torch.tensor(2.5),
     "empty": numbers(0, 3),
@@ -187,6 +182,7 @@ def test_more_than_two_tensors_of_one_storage_are_rejected(path):
 
 def entry(name, content, zipped=zipfile.ZIP_STORED):
     """A mutator of an entry of a zip file; None removes it."""
+    name = posixpath.normpath(f"pytorch_model/{name}")
 
     def mutate(path):
         found = entries_of(path) | {name: content}
@@ -236,47 +232,28 @@ def replaced(before, after):
 
 
 ONES, OTHERS = (np.float32([1, x]).tobytes() for x in (1, 2))
+FOUR, FIVE = (struct.pack("<Q", count)[:5] for count in (4, 5))
+LITTLE, BIG = (b"endianq\x02" + flag for flag in (b"\x88", b"\x89"))
+ZEROS, DEFLATED = bytes(1 << 20), zipfile.ZIP_DEFLATED
 # Changes of a file with two tensors, and the error.
 DAMAGED = {
     "flipped": (edited(replaced(ONES, OTHERS)), "CRC-32.*data/0"),
-    "big_endian": (
-        entry("pytorch_model/byteorder", b"big"),
-        "byte order is b'big'",
-    ),
-    "version": (entry("pytorch_model/version", b"99\n"), "version is b'99"),
-    "no_pickle": (entry("pytorch_model/data.pkl", None), "no entry 'data.pkl'"),
-    "no_storage": (
-        entry("pytorch_model/data/0", None),
-        "stored in None bytes, not 16",
-    ),
-    "short_storage": (
-        entry("pytorch_model/data/0", b"1234"),
-        "stored in 4 bytes, not 16",
-    ),
-    "two_folders": (entry("more/x", b""), "one folder"),
+    "big_endian": (entry("byteorder", b"big"), "byte order is b'big'"),
+    "version": (entry("version", b"99\n"), "version is b'99"),
+    "no_pickle": (entry("data.pkl", None), "no entry 'data.pkl'"),
+    "no_storage": (entry("data/0", None), "stored in None bytes, not 16"),
+    "short_storage": (entry("data/0", b"1234"), "stored in 4 bytes, not 16"),
+    "two_folders": (entry("../more/x", b""), "one folder"),
     "twice": (twice, "each once"),
     "no_crc": (without_checksums, "CRC-32"),
-    "bomb": (
-        entry("pytorch_model/x", bytes(1 << 20), zipfile.ZIP_DEFLATED),
-        "smaller than its entries",
-    ),
-    "compressed": (
-        entry("pytorch_model/x", b"x", zipfile.ZIP_BZIP2),
-        "not be compressed",
-    ),
+    "bomb": (entry("x", ZEROS, DEFLATED), "smaller than its entries"),
+    "compressed": (entry("x", b"x", zipfile.ZIP_BZIP2), "not be compressed"),
     "cut": (edited(lambda data: data[:-30]), "BadZipFile"),
-    "no_archive": (edited(lambda data: b"weights"), "BadZipFile"),
     "old_cut": (old(lambda data: data[:-1]), "It must have"),
     "old_longer": (old(lambda data: data + b"x"), "It must have"),
     "old_start": (old(lambda data: data[:25]), "torch.save"),
-    "old_count": (
-        old(replaced(b"\x04\0\0\0\0", b"\x05\0\0\0\0")),
-        "5 numbers of",
-    ),
-    "old_endian": (
-        old(replaced(b"endianq\x02\x88", b"endianq\x02\x89")),
-        "byte order",
-    ),
+    "old_count": (old(replaced(FOUR, FIVE)), "5 numbers of"),
+    "old_endian": (old(replaced(LITTLE, BIG)), "byte order"),
     "old_type": (old(replaced(b"FloatS", b"QuartS")), "QuartStorage"),
 }
 
@@ -370,12 +347,9 @@ def write_pickle(path, data):
 
 
 def test_the_opcodes_written_here_make_a_tensor(path):
+    """Also one whose axis of one element has an absurd stride."""
     write_pickle(path, state(tensor()))
-    assert_same(open_tensors(path), {"odd": torch.zeros(2)})
     assert_same(open_tensors(path), torch.load(path, weights_only=True))
-
-
-def test_an_axis_of_one_element_may_have_any_stride(path):
     write_pickle(path, state(tensor(shape=(2, 1), strides=(1, 2**62))))
     assert_same(open_tensors(path), {"odd": torch.zeros(2, 1)})
 
@@ -386,7 +360,6 @@ SHAPES = {
     "beyond": tensor(offset=1),
     "too_large": tensor(shape=(2**62, 2**62), strides=(2**62, 1)),
     "large_count": tensor(count=1 << 2000),
-    "huge_number": tensor(shape=(1 << 100_000,)),
     "axes": tensor(shape=(1,) * 500, strides=(1,) * 500),
     "the_same_number": tensor(strides=(0,)),
     "another_entry": tensor(key="../data.pkl"),
@@ -436,9 +409,8 @@ BOMBS = {
     "long_number": state(number(1 << 20_000_000)),
     "too_long": state(b"]0" * (1 << 21) + b"N"),
     "many_calls": state(
-        b"(" + b"N" * 1_000_000 + b"tq\0csome\nThing\n" + b"h\0R" * 900_000
+        b"(" + b"N" * 500_000 + b"tq\0csome\nThing\n" + b"h\0R" * 300_000
     ),
-    "many_dicts": state(b"(" + b"}" * 800_000 + b"t"),
     "most_dicts": state(b"(" + b"}" * 4_000_000 + b"t"),
     "no_stop": b"\x80\x02}",
     "empty": b"",

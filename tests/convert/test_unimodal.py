@@ -1,6 +1,6 @@
 """Encoders of transformers, OpenAI and KerasHub, and KerasHub's tokenizers."""
 
-import json
+import functools
 
 import builders
 import keras_hub.models as hub
@@ -11,9 +11,9 @@ import torch
 from builders import LONG_ELSEWHERE
 from builders import array
 from builders import difference
-from peers_first import bert
-from peers_first import clip
-from peers_first import vit
+from peers import bert
+from peers import clip
+from peers import vit
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
@@ -28,12 +28,6 @@ pytestmark = [
         "ignore::pytest.PytestUnraisableExceptionWarning"
     ),
 ]
-
-
-def test_a_file_of_another_model_is_no_clip(tmp_path):
-    torch.save({"visual.conv1.weight": torch.ones(8, 3, 4, 4)}, tmp_path / "a")
-    with pytest.raises(ConversionError, match="visual.*another model"):
-        unimodal.image_encoder(tmp_path / "a")
 
 
 # Names of OpenAI's CLIP, by those of transformers.
@@ -53,6 +47,10 @@ OPENAI = {
 
 
 def test_openai_state_dict(tmp_path):
+    def open_file(state, **kwargs):
+        torch.save(state, tmp_path / "clip.pt")
+        return unimodal.image_encoder(tmp_path / "clip.pt", **kwargs)
+
     model = clip()
     state, source = {}, model.vision_model.state_dict()
     for name, value in source.items():
@@ -64,15 +62,13 @@ def test_openai_state_dict(tmp_path):
             name = name.replace(theirs, openai)
         if "self_attn" not in name and "position_ids" not in name:
             state[f"visual.{name}"] = value
-    state |= {
-        "visual.proj": torch.ones(32, 8),
-        "logit_scale": torch.ones(()),
-        "token_embedding.weight": torch.ones(9, 8),
-    }
-    torch.save(state, tmp_path / "clip.pt")
+    with pytest.raises(ConversionError, match="visual.*another model"):
+        open_file({"visual.conv1.weight": torch.ones(8, 3, 4, 4)})
+    for name in ("visual.proj", "logit_scale", "token_embedding.weight"):
+        state[name] = torch.ones(32, 8)
     model.save_pretrained(tmp_path / "model")
     a = unimodal.image_encoder(tmp_path / "model")
-    b = unimodal.image_encoder(tmp_path / "clip.pt", image_size=48)
+    b = open_file(state, image_size=48)
     # One head for 64 of width is OpenAI's rule; only weights are compared.
     for ours, other in zip(b.weights, a.weights, strict=True):
         if "position" not in ours.path:
@@ -99,32 +95,31 @@ def test_kerashub_preset_is_resized(tmp_path):
 def folders(tmp_path_factory):
     """Presets of KerasHub without their weights, and transformers' folders."""
     root = tmp_path_factory.mktemp("encoders")
-    for name in ("vit", "bert"):
-        folder = root / f"hub_{name}"
-        getattr(builders, name)().save_to_preset(folder)
-        (folder / "model.weights.h5").unlink()
     gpt2 = hub.GPT2Backbone(20, 1, 2, 16, 32)
-    gpt2.save_to_preset(root / "hub_gpt2")
-    (root / "hub_gpt2" / "model.weights.h5").unlink()
+    made = {"vit": builders.vit(), "bert": builders.bert(), "gpt2": gpt2}
+    for name, encoder in made.items():
+        encoder.save_to_preset(root / f"hub_{name}")
+        (root / f"hub_{name}" / "model.weights.h5").unlink()
     vit().save_pretrained(root / "vit")
     bert().save_pretrained(root / "bert")
-    (root / "unknown").mkdir()
-    unknown = json.dumps({"model_type": "gpt2"})
-    (root / "unknown" / "config.json").write_text(unknown)
+    text_folders.dump(root / "unknown", "config.json", {"model_type": "gpt2"})
     return root
+
+
+IMAGES, TEXT = unimodal.image_encoder, unimodal.text_encoder
+OF_60 = functools.partial(IMAGES, image_size=60)
 
 
 @pytest.mark.parametrize(
     "name, read, error, message",
     [
-        ("hub_bert", "image", ConversionError, "image encoders.*BertBackbone"),
-        ("hub_vit", "text", ConversionError, "text encoders.*ViTBackbone"),
-        ("hub_gpt2", "text", TypeError, "GPT2Backbone"),
-        ("hub_vit", 60, ValueError, "`image_size`.*multiple of .*8.*60"),
-        ("vit", 60, ValueError, "`image_size`.*multiple of .*8.*60"),
-        ("bert", "image", ConversionError, "of type .*vit.*model_type='bert'"),
-        ("vit", "text", ConversionError, "of type .*bert.*model_type='vit'"),
-        ("unknown", "text", ConversionError, "of type .*model_type='gpt2'"),
+        ("hub_bert", IMAGES, ConversionError, "image encoders.*BertBackbone"),
+        ("hub_vit", TEXT, ConversionError, "text encoders.*ViTBackbone"),
+        ("hub_gpt2", TEXT, TypeError, "GPT2Backbone"),
+        ("hub_vit", OF_60, ValueError, "`image_size`.*multiple of .*8.*60"),
+        ("vit", OF_60, ValueError, "`image_size`.*multiple of .*8.*60"),
+        ("bert", IMAGES, ConversionError, "of type .*vit.*model_type='bert'"),
+        ("unknown", TEXT, ConversionError, "of type .*model_type='gpt2'"),
     ],
 )
 def test_one_error_before_the_weights(
@@ -134,14 +129,8 @@ def test_one_error_before_the_weights(
         raise AssertionError("weights are read")
 
     monkeypatch.setattr(unimodal, "load_weights", refuse)
-    source = folders / name
     with pytest.raises(error, match=message):
-        if read == "text":
-            unimodal.text_encoder(source)
-        elif read == "image":
-            unimodal.image_encoder(source)
-        else:
-            unimodal.image_encoder(source, image_size=read)
+        read(folders / name)
 
 
 def test_two_encoders_in_the_wrong_order(folders):
@@ -158,8 +147,9 @@ FUSION = dict(hidden_dim=16, num_heads=2, num_layers=1)
 TEXTS = ["The red dog, it's in Park 12!", "hello two people; A CAT.", "a-b"]
 
 
-def of_pieces(name, **values):
-    return lambda folder: {"proto": str(folder / name), **values}
+def of_pieces(folder):
+    (path,) = folder.glob("*.model")
+    return {"proto": str(path)}
 
 
 def of_pairs(folder):
@@ -171,17 +161,13 @@ def of_words(folder):
     return {"vocabulary": str(folder / "vocab.txt"), "lowercase": True}
 
 
+OF_WORDS = (text_folders.word_pieces, of_words)
 # Name of KerasHub's classes, what writes files, the arguments of a tokenizer.
 ENCODERS = {
     "Roberta": (text_folders.byte_pairs, of_pairs),
-    "XLMRoberta": (
-        text_folders.xlm_roberta,
-        of_pieces("sentencepiece.bpe.model"),
-    ),
-    "Bert": (text_folders.word_pieces, of_words),
-    "DistilBert": (text_folders.word_pieces, of_words),
-    "Electra": (text_folders.word_pieces, of_words),
-    "DebertaV3": (text_folders.deberta, of_pieces("spm.model")),
+    "XLMRoberta": (text_folders.xlm_roberta, of_pieces),
+    **dict.fromkeys(("Bert", "DistilBert", "Electra"), OF_WORDS),
+    "DebertaV3": (text_folders.deberta, of_pieces),
 }
 
 

@@ -59,21 +59,25 @@ def dump(folder, name, values, indent=None):
     (folder / name).write_text(json.dumps(values, indent=indent), "utf-8")
 
 
-def _sentencepiece(path, **kwargs):
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(
-            [t.replace("\n", " ") for t in texts(600, odd=False)]
-        ),
-        model_writer=written,
-        vocab_size=1000,
-        character_coverage=0.98,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **kwargs,
-    )
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(written.getvalue())
+def _pieces(name, **kwargs):
+    """Return a function that trains a file of SentencePiece in a folder."""
+
+    def write(folder):
+        written = io.BytesIO()
+        lines = (text.replace("\n", " ") for text in texts(600, odd=False))
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines,
+            model_writer=written,
+            vocab_size=1000,
+            character_coverage=0.98,
+            hard_vocab_limit=False,
+            minloglevel=2,
+            **kwargs,
+        )
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(written.getvalue())
+
+    return write
 
 
 def _trained(engine, trainer):
@@ -81,28 +85,14 @@ def _trained(engine, trainer):
     return json.loads(engine.to_str())["model"]
 
 
-def xlm_roberta(folder):
-    path = folder / "sentencepiece.bpe.model"
-    _sentencepiece(path, unk_id=0, bos_id=1, eos_id=2, pad_id=-1)
-
-
-def deberta(folder):
-    kwargs = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
-    kwargs |= {"pad_piece": "[PAD]", "bos_piece": "[CLS]"}
-    kwargs |= {"eos_piece": "[SEP]", "unk_piece": "[UNK]"}
-    _sentencepiece(folder / "spm.model", **kwargs)
-
-
-def albert(folder):
-    kwargs = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1}
-    _sentencepiece(
-        folder / "spiece.model", control_symbols="[CLS],[SEP],[MASK]", **kwargs
-    )
-
-
-def siglip(folder):
-    kwargs = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
-    _sentencepiece(folder / "spiece.model", **kwargs)
+FAIRSEQ = dict(unk_id=0, bos_id=1, eos_id=2, pad_id=-1)
+xlm_roberta = _pieces("sentencepiece.bpe.model", **FAIRSEQ)
+OF_BERT = dict(pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]")
+OF_BERT |= dict(unk_piece="[UNK]", pad_id=0, bos_id=1, eos_id=2, unk_id=3)
+deberta = _pieces("spm.model", **OF_BERT)
+ADDED = dict(control_symbols="[CLS],[SEP],[MASK]", bos_id=-1, eos_id=-1)
+albert = _pieces("spiece.model", pad_id=0, unk_id=1, **ADDED)
+siglip = _pieces("spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
 
 
 def clip(folder):

@@ -68,19 +68,12 @@ def few_pairs():
     return pairs | {("resnet classes", text)}
 
 
-def pairs():
-    """Parameters of tests: a few pairs, and the others of the long version."""
-    (image, text), few = USUAL, few_pairs()
-    alone = {(i, text) for i in KINDS["image"]}
-    alone |= {(image, t) for t in KINDS["text"]}
-    for pair in sorted(few):
-        yield pytest.param(pair, id="-".join(pair))
-    for pair in sorted(alone - few):
-        yield pytest.param(pair, id="-".join(pair), marks=pytest.mark.slow)
-
-
-EVERY = pytest.mark.parametrize("pair", list(pairs()))
-FEW = pytest.mark.parametrize("pair", sorted(few_pairs()), ids="-".join)
+ALONE = {(image, USUAL[1]) for image in KINDS["image"]}
+ALONE |= {(USUAL[0], text) for text in KINDS["text"]}
+FEW = few_pairs()
+EVERY = pytest.mark.parametrize(
+    "pair", long_but(sorted(FEW | ALONE), *FEW), ids="-".join
+)
 # A block that is called twice, attention of its own, and texts of one length.
 QUICK = [
     ("dinov2_with_registers", "albert"),
@@ -88,7 +81,7 @@ QUICK = [
     ("swin", "siglip"),
 ]
 SOME = pytest.mark.parametrize(
-    "pair", long_but(sorted(few_pairs()), *QUICK), ids="-".join
+    "pair", long_but(sorted(FEW), *QUICK), ids="-".join
 )
 # DINOv3 has other names of its projections.
 PROJECTIONS = {"query", "value", "q_proj", "v_proj"}
@@ -134,15 +127,15 @@ def opened(folder):
 
 @pytest.fixture(scope="module")
 def trained(opened):
-    """A function from a pair to a task after four steps."""
+    """A function from a pair to a task after two steps."""
 
     @functools.cache
     def made(pair):
         task = eager(opened(pair), keras.optimizers.Adam(0.01))
         x, y = raw(4)
-        losses = task.fit(x, y, batch_size=4, epochs=4, verbose=0)
-        losses = losses.history["loss"]
-        assert losses[-1] < 0.9 * losses[0]
+        fitted = task.fit(x, y, batch_size=4, epochs=2, verbose=0)
+        first, second = fitted.history["loss"]
+        assert second < 0.98 * first
         return task
 
     return made
@@ -161,19 +154,17 @@ def test_a_task_is_trained_and_saved(pair, trained, tmp_path):
     task.save_to_preset(tmp_path / "preset")
     copy = kbt.BridgeTowerVQA.from_preset(tmp_path / "preset")
     found = copy.answer(x["images"], x["text"])
-    for ((name, score),), ((other, wanted),) in zip(
-        found, answers, strict=True
-    ):
+    for (one,), (wanted,) in zip(found, answers, strict=True):
         # XLA compiles each model anew.
-        assert name == other and abs(score - wanted) <= 1e-6
+        assert one == (wanted[0], pytest.approx(wanted[1], abs=1e-6))
     if pair in QUICK:
         half = kbt.BridgeTowerVQA.from_preset(
             tmp_path / "preset", dtype="mixed_bfloat16"
         )
-        expected = run(task, features_of(task))
-        found = run(half, features_of(task))
-        scale = np.abs(expected).max()
-        assert 0 < difference(found, expected) <= 0.05 * scale
+        x = features_of(task)
+        expected = run(task, x)
+        most = 0.05 * np.abs(expected).max()
+        assert 0 < difference(run(half, x), expected) <= most
 
 
 @EVERY
@@ -278,7 +269,7 @@ def test_embeddings_differ_for_every_text_and_picture(pair, trained):
 @pytest.mark.usefixtures("no_records_of_traces")
 @pytest.mark.slow
 @pytest.mark.parametrize("form", exported_files.WRITTEN)
-@FEW
+@pytest.mark.parametrize("pair", sorted(FEW), ids="-".join)
 def test_an_exported_task_gives_the_same(pair, form, trained, tmp_path):
     exported_files.need(form)
     entry = entry_of("text", pair[1])
@@ -295,7 +286,6 @@ def test_an_exported_task_gives_the_same(pair, form, trained, tmp_path):
         k: v[:, :tokens] if k in TOKEN_FEATURES else v
         for k, v in task.preprocessor(raw(3)[0]).items()
     }
-    found = exported_files.run(form, path, x)
-    expected = exported_files.by_name(task(x))
-    assert len(found) == len(expected) == 1
-    assert difference(*found.values(), *expected.values()) <= 1e-5
+    (found,) = exported_files.run(form, path, x).values()
+    (expected,) = exported_files.by_name(task(x)).values()
+    assert difference(found, expected) <= 1e-5

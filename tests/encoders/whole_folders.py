@@ -8,14 +8,14 @@ import json
 
 import text_folders
 import transformers
+from peers import DEBERTA
+from peers import DINO
+from peers import DISTILBERT
+from peers import IMAGE
+from peers import OF_ROBERTA
+from peers import TEXT
+from peers import moving
 from peers import randomised
-from peers_first import DEBERTA
-from peers_first import DINO
-from peers_first import DISTILBERT
-from peers_first import IMAGE
-from peers_first import OF_ROBERTA
-from peers_first import TEXT
-from peers_pyramids import moving
 
 SIDE = IMAGE["image_size"]
 # Texts of one length; the tokenizer adds a start token.

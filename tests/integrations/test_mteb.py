@@ -7,8 +7,6 @@ import pytest
 from builders import FASTEST
 from PIL import Image
 
-import keras_bridgetower as kbt
-
 mteb = pytest.importorskip("mteb", reason="the extra `evaluation`")
 datasets = pytest.importorskip("datasets")
 
@@ -36,6 +34,16 @@ def pictures():
     return [np.full((64, 64, 3), color, "uint8") for color in COLORS]
 
 
+@pytest.fixture(scope="module")
+def encoder():
+    return models.BridgeTowerEncoder.from_preset(PRESET)
+
+
+@pytest.fixture(scope="module")
+def cross_encoder():
+    return models.BridgeTowerCrossEncoder.from_preset(PRESET)
+
+
 def ndcg(scores):
     """Return the mean nDCG@10 of lists by scores, as defined."""
     found = []
@@ -48,18 +56,17 @@ def ndcg(scores):
     return np.mean(found)
 
 
-def test_result_files_have_the_scores_by_definition(pictures, tmp_path):
+def test_result_files_have_the_scores_by_definition(
+    pictures, encoder, cross_encoder, tmp_path
+):
     task = tasks.picture_retrieval("Colors", "colors", pictures, TEXTS, FITS)
-    encoder = models.BridgeTowerEncoder.from_preset(PRESET)
-    cross_encoder = models.BridgeTowerCrossEncoder.from_preset(PRESET)
     assert isinstance(encoder, mteb.EncoderProtocol)
     assert isinstance(cross_encoder, mteb.CrossEncoderProtocol)
     for _ in range(2):
         found = evaluate(tmp_path, [task], encoder, cross_encoder, top_k=TOP_K)
     vectors = encoder.model.embed(texts=TEXTS)
     near = vectors @ encoder.model.embed(images=pictures).T
-    retrieval = kbt.BridgeTowerRetrieval.from_preset(PRESET)
-    scores = retrieval.rank(pictures, TEXTS, verbose=0).T
+    scores = cross_encoder.model.task.rank(pictures, TEXTS, verbose=0).T
     listed = np.sort(near, axis=1)[:, -TOP_K:]
     reordered = np.where(near >= listed[:, :1], scores, -np.inf)
     wanted = {"dense": ndcg(near), "cross-encoder": ndcg(reordered)}
@@ -76,14 +83,12 @@ def test_result_files_have_the_scores_by_definition(pictures, tmp_path):
         assert meta["framework"] == ["PyTorch"]
 
 
-def test_rows_of_texts_and_pictures():
+def test_rows_of_texts_and_pictures(pictures, encoder, cross_encoder):
     words = dict(task_metadata=None, hf_split="test", hf_subset="default")
-    encoder = models.BridgeTowerEncoder.from_preset(PRESET)
-    picture = np.zeros((8, 8, 3), "uint8")
-    both = [{"text": ["a"], "image": [picture]}]
+    given = pictures[:1], ["a"]
+    both = [dict(zip(("image", "text"), given, strict=True))]
     found = encoder.encode(both, **words)
-    np.testing.assert_array_equal(found, encoder.model.embed([picture], ["a"]))
-    cross_encoder = models.BridgeTowerCrossEncoder.from_preset(PRESET)
+    np.testing.assert_array_equal(found, encoder.model.embed(*given))
     with pytest.raises(ValueError, match="a text and a picture"):
         cross_encoder.predict([{"text": ["a"]}], [{"text": ["b"]}], **words)
 
@@ -95,7 +100,9 @@ class Blind(models.BridgeTowerEncoder):
         return np.ones_like(super().encode(inputs, **kwargs))
 
 
-def test_pairs_by_one_command(pictures, tmp_path, monkeypatch, capsys):
+def test_pairs_by_one_command(
+    pictures, encoder, cross_encoder, tmp_path, monkeypatch, capsys
+):
     rows = [(0, *TEXTS[:2]), (1, *TEXTS[1::-1]), (3, *TEXTS[1::-1])]
     table = [
         {"image": f"{i}.png", "text": text, "false": false, "sort": "ab"[i > 1]}
@@ -115,14 +122,12 @@ def test_pairs_by_one_command(pictures, tmp_path, monkeypatch, capsys):
     ]
     found = {(model.split("-")[1], task): x for model, task, x in printed}
     shown = [pictures[i] for i, *_ in rows]
-    retrieval = kbt.BridgeTowerRetrieval.from_preset(PRESET)
-    encoder = models.BridgeTowerEncoder.from_preset(PRESET)
     images = encoder.model.embed(images=shown)
     near, scores = (
         np.stack([score([r[k] for r in rows]) for k in (1, 2)])
         for score in (
             lambda texts: (images * encoder.model.embed(texts=texts)).sum(1),
-            lambda texts: retrieval.score(shown, texts),
+            lambda texts: cross_encoder.model.task.score(shown, texts),
         )
     )
     for kind, (true, false) in (("dense", near), ("cross", scores)):
@@ -141,13 +146,13 @@ def test_pairs_by_one_command(pictures, tmp_path, monkeypatch, capsys):
         tasks.caption_choice("Mine", "mine", pictures[:1], [["a"]])
 
 
-@pytest.mark.parametrize("fits", [np.eye(2), [[1, 1, 0, 0, 0]] * 2 + [[0] * 5]])
-def test_texts_need_a_picture(fits, pictures):
-    with pytest.raises(ValueError, match="`fits`"):
-        tasks.picture_retrieval("Mine", "mine", pictures, TEXTS, fits)
+def test_texts_need_a_picture(pictures):
+    for fits in (np.eye(2), [[1, 1, 0, 0, 0]] * 2 + [[0] * 5]):
+        with pytest.raises(ValueError, match="`fits`"):
+            tasks.picture_retrieval("Mine", "mine", pictures, TEXTS, fits)
 
 
-def test_tasks_that_do_not_search_are_not_reranked(pictures, tmp_path):
+def test_tasks_that_do_not_search_are_not_reranked(pictures, encoder, tmp_path):
     """MIEB's compositional tasks, of which the encoder makes vectors."""
 
     class Compositional(AbsTaskImageTextPairClassification):
@@ -167,7 +172,6 @@ def test_tasks_that_do_not_search_are_not_reranked(pictures, tmp_path):
             data = datasets.Dataset.from_dict(columns)
             self.dataset, self.data_loaded = {"test": data}, True
 
-    encoder = models.BridgeTowerEncoder.from_preset(PRESET)
     found = evaluate(tmp_path, [Compositional()], encoder, object())
     vectors = encoder.model.embed(texts=TEXTS[:2])
     near = vectors @ encoder.model.embed(images=pictures[:2]).T
