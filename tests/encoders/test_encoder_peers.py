@@ -26,34 +26,6 @@ from builders import features
 from builders import randomise
 from builders import run
 from builders import run_once
-from peers import EPSILON
-from peers import IMAGE
-from peers import PYRAMIDS
-from peers import TEXT
-from peers import albert
-from peers import bert
-from peers import clip
-from peers import deberta
-from peers import dinov2
-from peers import dinov2_with_registers
-from peers import dinov3
-from peers import distilbert
-from peers import efficientnet
-from peers import electra
-from peers import image
-from peers import made
-from peers import of_dinov2
-from peers import of_dinov3
-from peers import of_images
-from peers import of_texts
-from peers import resnet
-from peers import roberta
-from peers import siglip
-from peers import swin
-from peers import swin_states
-from peers import text
-from peers import vit
-from peers import xlm_roberta
 
 import keras_bridgetower as kbt
 from keras_bridgetower.convert import unimodal
@@ -184,36 +156,53 @@ def test_a_tensor_too_many_is_named(peer, saved, tmp_path):
 
 
 def of_roberta(name, pad, types=1):
-    values = TEXT | EPSILON | {"pad_token_id": pad, "type_vocab_size": types}
-    return text(name, made(name, **values))
+    values = (
+        peers.TEXT
+        | peers.EPSILON
+        | {"pad_token_id": pad, "type_vocab_size": types}
+    )
+    return peers.text(name, peers.made(name, **values))
 
 
 # Heads by which each part differs from the other description of it.
 FOUR = {"num_attention_heads": 4}
 DICTS = {
     f"{kind}_config_dict": values
-    for kind, values in (("text", TEXT), ("vision", IMAGE))
+    for kind, values in (("text", peers.TEXT), ("vision", peers.IMAGE))
 }
-WRONG = {"text_config": TEXT | FOUR, "vision_config": IMAGE | FOUR}
-NO_BIAS = IMAGE | {"qkv_bias": False}
+WRONG = {"text_config": peers.TEXT | FOUR, "vision_config": peers.IMAGE | FOUR}
+NO_BIAS = peers.IMAGE | {"qkv_bias": False}
 # A peer, and the changes of its configuration after it is saved.
 CASES = {
     "padding is token 0, three types": (of_roberta("Roberta", 0, 3), {}),
     "padding is token 3": (of_roberta("XLMRoberta", 3), {}),
-    "ViT": (image("ViT", made("ViT", **NO_BIAS)), {}),
-    "DeiT": (image("DeiT", made("DeiT", **NO_BIAS)), {}),
-    "DINOv2": (of_dinov2("", lambda: dinov2(qkv_bias=False), "dinov2"), {}),
-    "Swin": (image("", lambda: swin(qkv_bias=False), states=swin_states), {}),
-    "DINOv3 without registers": (of_dinov3("DINOv3"), {}),
+    "ViT": (peers.image("ViT", peers.made("ViT", **NO_BIAS)), {}),
+    "DeiT": (peers.image("DeiT", peers.made("DeiT", **NO_BIAS)), {}),
+    "DINOv2": (
+        peers.of_dinov2("", lambda: peers.dinov2(qkv_bias=False), "dinov2"),
+        {},
+    ),
+    "Swin": (
+        peers.image(
+            "", lambda: peers.swin(qkv_bias=False), states=peers.swin_states
+        ),
+        {},
+    ),
+    "DINOv3 without registers": (peers.of_dinov3("DINOv3"), {}),
     "DINOv2 without registers": (
-        of_dinov2("", lambda: dinov2_with_registers(num_register_tokens=0), ""),
+        peers.of_dinov2(
+            "", lambda: peers.dinov2_with_registers(num_register_tokens=0), ""
+        ),
         {},
     ),
     # In transformers the older name of a part wins, but not SigLIP's.
-    "CLIP text": (of_texts("CLIP", clip, summary="start"), WRONG | DICTS),
-    "CLIP": (of_images("CLIP", clip), WRONG | DICTS),
+    "CLIP text": (
+        peers.of_texts("CLIP", peers.clip, summary="start"),
+        WRONG | DICTS,
+    ),
+    "CLIP": (peers.of_images("CLIP", peers.clip), WRONG | DICTS),
     "SigLIP": (
-        of_images("SigLIP", siglip),
+        peers.of_images("SigLIP", peers.siglip),
         {"vision_config_dict": WRONG["vision_config"]},
     ),
 }
@@ -241,7 +230,9 @@ def test_states_are_those_of_transformers(case, tmp_path):
 
 
 @FASTEST
-@pytest.mark.parametrize("make, part", [(vit, None), (clip, "vision_config")])
+@pytest.mark.parametrize(
+    "make, part", [(peers.vit, None), (peers.clip, "vision_config")]
+)
 def test_a_size_may_be_a_list_of_two_equal_sides(make, part, tmp_path):
     make().save_pretrained(tmp_path)
     plain = unimodal.image_encoder(tmp_path).get_config()
@@ -261,42 +252,47 @@ EPSILON_OF_KERAS_HUB = "KerasHub must be able.*layer_norm_eps"
 REFUSED = [
     *(
         (TEXTS, make, {"is_decoder": True})
-        for make in (bert, roberta, xlm_roberta, electra)
+        for make in (
+            peers.bert,
+            peers.roberta,
+            peers.xlm_roberta,
+            peers.electra,
+        )
     ),
-    (TEXTS, bert, {"position_embedding_type": "relative_key"}),
-    (TEXTS, bert, {"layer_norm_eps": 1e-5}, EPSILON_OF_KERAS_HUB),
-    (TEXTS, roberta, {"layer_norm_eps": 1e-12}, EPSILON_OF_KERAS_HUB),
-    (TEXTS, roberta, {"type_vocab_size": 2}),
-    (TEXTS, xlm_roberta, {"pad_token_id": -1}),
-    (TEXTS, xlm_roberta, {"layer_norm_eps": 1e-12}),
-    (TEXTS, distilbert, {"activation": "relu"}),
-    (TEXTS, distilbert, {"n_layers": 3}),
-    (TEXTS, distilbert, {"dim": 64}),
-    (TEXTS, electra, {"hidden_act": "gelu_new"}),
-    (TEXTS, electra, {"embedding_size": 32}),
-    (TEXTS, electra, {"type_vocab_size": 3}),
-    (TEXTS, albert, {"hidden_act": "gelu"}),
-    (TEXTS, albert, {"num_hidden_layers": 10_000}),
-    (TEXTS, albert, {"num_hidden_groups": 2}),
-    (TEXTS, deberta, {"conv_kernel_size": 3}),
-    (TEXTS, deberta, {"position_buckets": -1}),
-    (TEXTS, deberta, {"pos_att_type": ["c2p"]}),
-    (TEXTS, deberta, {"share_att_key": False}),
+    (TEXTS, peers.bert, {"position_embedding_type": "relative_key"}),
+    (TEXTS, peers.bert, {"layer_norm_eps": 1e-5}, EPSILON_OF_KERAS_HUB),
+    (TEXTS, peers.roberta, {"layer_norm_eps": 1e-12}, EPSILON_OF_KERAS_HUB),
+    (TEXTS, peers.roberta, {"type_vocab_size": 2}),
+    (TEXTS, peers.xlm_roberta, {"pad_token_id": -1}),
+    (TEXTS, peers.xlm_roberta, {"layer_norm_eps": 1e-12}),
+    (TEXTS, peers.distilbert, {"activation": "relu"}),
+    (TEXTS, peers.distilbert, {"n_layers": 3}),
+    (TEXTS, peers.distilbert, {"dim": 64}),
+    (TEXTS, peers.electra, {"hidden_act": "gelu_new"}),
+    (TEXTS, peers.electra, {"embedding_size": 32}),
+    (TEXTS, peers.electra, {"type_vocab_size": 3}),
+    (TEXTS, peers.albert, {"hidden_act": "gelu"}),
+    (TEXTS, peers.albert, {"num_hidden_layers": 10_000}),
+    (TEXTS, peers.albert, {"num_hidden_groups": 2}),
+    (TEXTS, peers.deberta, {"conv_kernel_size": 3}),
+    (TEXTS, peers.deberta, {"position_buckets": -1}),
+    (TEXTS, peers.deberta, {"pos_att_type": ["c2p"]}),
+    (TEXTS, peers.deberta, {"share_att_key": False}),
     (
         IMAGES,
-        made("CLIPVision", **IMAGE),
+        peers.made("CLIPVision", **peers.IMAGE),
         {"layer_norm_eps": 1e-6},
         EPSILON_OF_KERAS_HUB,
     ),
-    (IMAGES, vit, {"num_hidden_layers": -1}),
-    (IMAGES, vit, {"num_attention_heads": 5}, "query.weight has shape"),
-    (IMAGES, vit, {"image_size": 10**6}, "image_size=1000000, but 32 in"),
-    (IMAGES, vit, {"hidden_act": "relu"}),
-    (IMAGES, vit, {"layer_norm_eps": 10**400}, "must fit together"),
-    (IMAGES, dinov3, {"num_register_tokens": 4}),
+    (IMAGES, peers.vit, {"num_hidden_layers": -1}),
+    (IMAGES, peers.vit, {"num_attention_heads": 5}, "query.weight has shape"),
+    (IMAGES, peers.vit, {"image_size": 10**6}, "image_size=1000000, but 32 in"),
+    (IMAGES, peers.vit, {"hidden_act": "relu"}),
+    (IMAGES, peers.vit, {"layer_norm_eps": 10**400}, "must fit together"),
+    (IMAGES, peers.dinov3, {"num_register_tokens": 4}),
     # First stages that KerasHub lacks.
     *(
-        (IMAGES, lambda shape=shape: resnet(*shape), {}, found)
+        (IMAGES, lambda shape=shape: peers.resnet(*shape), {}, found)
         for shape, found in {
             ("bottleneck", (128, 32), 64): "must be 64",
             ("basic", (64, 72), 32): "shortcut.*has no place",
@@ -323,9 +319,9 @@ def test_a_setting_that_cannot_be_computed_is_named(case, tmp_path):
 def test_an_efficientnet_reads_other_sizes_if_it_pads_as_its_file_says(
     tmp_path,
 ):
-    model = efficientnet(32)
+    model = peers.efficientnet(32)
     model.save_pretrained(tmp_path)
-    peer = next(p for p in PYRAMIDS if p.name == "EfficientNet")
+    peer = next(p for p in peers.PYRAMIDS if p.name == "EfficientNet")
     larger = dataclasses.replace(peer, image_size=48)
     inputs = peers.inputs_for(larger)
     encoder = opened(peer, tmp_path, image_size=48)
@@ -340,17 +336,17 @@ def test_an_efficientnet_reads_other_sizes_if_it_pads_as_its_file_says(
 
 # Classes whose heads have tensors of other names.
 HEADS = {
-    "BertForPreTraining": bert,
-    "BertForMultipleChoice": bert,
-    "RobertaForQuestionAnswering": roberta,
-    "XLMRobertaForSequenceClassification": xlm_roberta,
-    "DistilBertForQuestionAnswering": distilbert,
-    "DistilBertForSequenceClassification": distilbert,
-    "ElectraForMaskedLM": electra,
-    "ElectraForMultipleChoice": electra,
-    "AlbertForMaskedLM": albert,
-    "AlbertForTokenClassification": albert,
-    "DebertaV2ForSequenceClassification": deberta,
+    "BertForPreTraining": peers.bert,
+    "BertForMultipleChoice": peers.bert,
+    "RobertaForQuestionAnswering": peers.roberta,
+    "XLMRobertaForSequenceClassification": peers.xlm_roberta,
+    "DistilBertForQuestionAnswering": peers.distilbert,
+    "DistilBertForSequenceClassification": peers.distilbert,
+    "ElectraForMaskedLM": peers.electra,
+    "ElectraForMultipleChoice": peers.electra,
+    "AlbertForMaskedLM": peers.albert,
+    "AlbertForTokenClassification": peers.albert,
+    "DebertaV2ForSequenceClassification": peers.deberta,
 }
 
 

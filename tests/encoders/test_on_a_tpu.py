@@ -86,7 +86,7 @@ def masks(batch, queries, keys):
     return np.broadcast_to(kept[:, None], (batch, queries, keys))
 
 
-@pytest.mark.parametrize("queries, keys", [(325, 325), (128, 256)])
+@pytest.mark.parametrize("queries, keys", [(128, 128), (325, 325), (128, 256)])
 def test_attention_of_this_library(queries, keys, tpu):
     layer = BridgeTowerAttention(2, 64, dropout=0.1)
     x = RNG.normal(size=(2, queries, 128)).astype("float32")

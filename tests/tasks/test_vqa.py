@@ -5,9 +5,9 @@ import copy
 import every_task
 import keras
 import numpy as np
+import peers
 import pytest
 import torch
-import transformers
 from builders import ANSWERS
 from builders import FASTEST
 from builders import LONG_ELSEWHERE
@@ -151,22 +151,12 @@ def test_image_logits_equal_the_closed_form():
 
 
 def test_text_logits_equal_transformers(tmp_path):
-    torch.manual_seed(0)
-    config = transformers.RobertaConfig(
-        vocab_size=100,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=66,
-        type_vocab_size=1,
+    theirs = peers.made(
+        *("Roberta", "ForSequenceClassification"),
+        **peers.TEXT,
+        **peers.OF_ROBERTA,
         num_labels=len(every_task.LABELS),
-        layer_norm_eps=1e-5,
-    )
-    theirs = transformers.RobertaForSequenceClassification(config).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.1)
+    )()
     theirs.save_pretrained(tmp_path)
     made = backbone(text_encoder=unimodal.text_encoder(tmp_path))
     ours = kbt.BridgeTowerTextClassifier(made, labels=every_task.LABELS)
