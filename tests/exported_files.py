@@ -30,7 +30,7 @@ def need(form):
         pytest.importorskip(package, reason="the extra `export`")
 
 
-def check_shipped(preset, method, **given):
+def check_shipped(preset, method, *inputs):
     """Check that the shipped form of a preset equals its task in Keras."""
     pytest.importorskip("onnxruntime")
     verb = {"answer": "vqa", "score": "retrieval", "embed": "embed_images"}
@@ -38,16 +38,17 @@ def check_shipped(preset, method, **given):
     assert shipped.is_there(), f"run tools/ship_exports.py {preset}"
     quick = shipped.open(shipped.folder)
     task = open_verb(preset, verb[method])
-    found, expected = (getattr(one, method)(**given) for one in (quick, task))
-    if method == "answer":
-        for row, wanted in zip(found, expected, strict=True):
-            assert [name for name, _ in row] == [name for name, _ in wanted]
-            assert row.known == wanted.known
-        found, expected = (
-            [[score for _, score in row] for row in rows]
-            for rows in (found, expected)
-        )
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for given in inputs:
+        found, expected = (getattr(x, method)(**given) for x in (quick, task))
+        if method == "answer":
+            for row, wanted in zip(found, expected, strict=True):
+                assert [name for name, _ in row] == [name for name, _ in wanted]
+                assert row.known == wanted.known
+            found, expected = (
+                [[score for _, score in row] for row in rows]
+                for rows in (found, expected)
+            )
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def run(form, path, inputs):

@@ -64,7 +64,7 @@ def pytest_ignore_collect(collection_path, config):
 TOGETHER = (
     r"serve/test_(clients|hostile|refusals|shapes)\.",
     r"training/test_(distribution|ranks|survival)\.",
-    r"/test_(contracts|photo_package|processes|without_apps)\.",
+    r"/test_(package|photo_package|processes|without_apps)\.",
 )
 
 

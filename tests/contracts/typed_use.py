@@ -4,7 +4,7 @@
 
 Keras has no types, so that most values are `Any`: what is checked is that the
 stubs name what exists, and that calls have the arguments they may have. Every
-other public name is read in `tests/package/test_contracts.py`.
+other public name is read in `tests/package/test_package.py`.
 """
 
 import numpy as np

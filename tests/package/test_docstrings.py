@@ -11,10 +11,11 @@ import keras_hub
 import numpy as np
 import pytest
 from builders import FASTEST
-from builders import backbone
 from builders import features
+from builders import one_layer_each
 from builders import retrieval
 from builders import roberta
+from builders import shallow
 from builders import vqa
 from keras_bridgetower_drawings.training.easy import pictures
 from PIL import Image
@@ -85,7 +86,9 @@ def made():
     for layer in layers.values():
         layer.build((None, 2))
     return layers | {
-        **{"backbone": backbone(), "vqa": vqa(), "retrieval": retrieval()},
+        "backbone": shallow(),
+        "vqa": vqa(**one_layer_each()),
+        "retrieval": retrieval(**one_layer_each()),
         "layer": attention.BridgeTowerAttention(num_heads=2, key_dim=8),
         "encoder": roberta(),
         "features": features(),

@@ -16,17 +16,16 @@ def presets():
     from keras_bridgetower.apps.serve.models import ServedPreset
 
     opened = [ServedPreset(name) for name in (FUSED, MATCHING, ASKING)]
-    for preset in opened:
-        preset.warm_up(2)
     return opened
 
 
 @pytest.fixture(scope="session")
-def offline():
+def offline(presets):
     return {
         "embed": kbt.BridgeTowerContrastive.from_preset(FUSED),
         "match": kbt.BridgeTowerRetrieval.from_preset(MATCHING),
-        "fill": kbt.BridgeTowerMaskedLM.from_preset(MATCHING),
+        # Opened as a task of that preset, too.
+        "fill": presets[1].tasks["fill"],
         "answer": kbt.BridgeTowerVQA.from_preset(ASKING),
     }
 
@@ -42,7 +41,9 @@ def index(presets, photos):
     from keras_bridgetower.apps.serve.models import ServedIndex
 
     store = str(photos.parent / "index")
-    kbt.search.PictureSearch(store, MATCHING).index(photos)
+    tasks = [presets[1].tasks[name] for name in ("embed", "score")]
+    models = kbt.search.SearchModels(*tasks, MATCHING)
+    kbt.search.PictureSearch(store, models).index(photos)
     return ServedIndex(store, presets[1])
 
 

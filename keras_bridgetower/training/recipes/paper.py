@@ -107,6 +107,8 @@ class Recipe:
 
     def __post_init__(self):
         check_choice("size", self.size, SIZES)
+        for name in ("new_poolers", "checkpoint_activations"):
+            check_choice(name, getattr(self, name), [False, True])
         length = "epochs" if self.steps is None else "steps"
         sizes = ("image_size", "batch_size", "accumulation", "text_length")
         for name in (*sizes, length):

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 from builders import LONG_ELSEWHERE
+from builders import long_but
 from exported_files import check_shipped
 from keras_bridgetower_drawings.training.easy import entailment
 from keras_bridgetower_drawings.training.easy import pairs
@@ -112,20 +113,25 @@ def test_the_score_of_a_part_of_the_test_split(scenes):
     assert abs(found - share) <= bound
 
 
-@pytest.mark.parametrize("name", ["emoji_vqa", "easy_vqa"])
-def test_answers_without_keras_equal_it(name):
-    questions = ["what color is it?", "is this an animal?"]
-    given = {"images": PICTURES, "questions": questions, "top_k": 3}
-    check_shipped(f"bridgetower_tiny_{name}", "answer", **given)
+RED = {"images": PICTURES, "texts": ["a red circle", "a duck"]}
+ASKED = {"images": PICTURES, "questions": ["what color is it?", "is it red?"]}
+SHIPPED = {
+    "vqa": ("answer", ASKED | {"top_k": 3}),
+    "retrieval": ("score", RED),
+    "contrastive": ("embed", *({kind: rows} for kind, rows in RED.items())),
+}
 
 
-@pytest.mark.parametrize("name", ["emoji", "scenes", "easy"])
-def test_scores_and_vectors_without_keras_equal_it(name):
-    pairs = {"images": PICTURES, "texts": ["a red circle", "a duck"]}
-    check_shipped(f"bridgetower_tiny_{name}_retrieval", "score", **pairs)
-    for kind, rows in pairs.items():
-        preset = f"bridgetower_tiny_{name}_contrastive"
-        check_shipped(preset, "embed", **{kind: rows})
+# By the presets that commands open first, and the others in the long version.
+@pytest.mark.parametrize("family", long_but(("emoji", "easy"), "emoji"))
+@pytest.mark.parametrize("task", SHIPPED)
+def test_what_is_shipped_without_keras_equals_it(family, task):
+    check_shipped(f"bridgetower_tiny_{family}_{task}", *SHIPPED[task])
+
+
+def test_shipped_scenes_equal_those_of_keras():
+    check_shipped(release.NAME, *SHIPPED["retrieval"])
+    check_shipped(release.VECTORS, *SHIPPED["contrastive"])
 
 
 EMOJI = "bridgetower_tiny_emoji_"
