@@ -363,7 +363,7 @@ def _checked_shortlist(task, k, images, texts):
         warnings.warn(
             f"shortlist={k} is longer than the pool of {images} images and "
             f"{texts} texts, and clamped to it.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return min(k, max(images, texts))
 

@@ -22,12 +22,10 @@ from keras_bridgetower.preprocessing.images import decoded
 from keras_bridgetower.preprocessing.verb_inputs import check_numbers
 from keras_bridgetower.presets import verbs
 from keras_bridgetower.tasks import keep_states
+from keras_bridgetower.tasks import ranking
 from keras_bridgetower.tasks.classification import class_accuracy
 from keras_bridgetower.tasks.classification import class_loss
 from keras_bridgetower.tasks.inference import joined
-from keras_bridgetower.tasks.ranking import NOT_SCORED
-from keras_bridgetower.tasks.ranking import rank
-from keras_bridgetower.tasks.ranking import ranking_parts
 from keras_bridgetower.tasks.task import BridgeTowerTask
 from keras_bridgetower.tasks.task import check_made_for
 
@@ -74,7 +72,9 @@ def top_matches(scores, top_k):
 
     def best(row):
         order = np.argsort(-row, kind="stable")[:top_k].tolist()
-        return [(i, float(row[i])) for i in order if row[i] > NOT_SCORED]
+        return [
+            (i, float(row[i])) for i in order if row[i] > ranking.NOT_SCORED
+        ]
 
     return TopMatches([best(x) for x in scores.T], [best(x) for x in scores])
 
@@ -309,10 +309,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
             ValueError: no preprocessor, an empty text, or states of another
                 tower.
         """
-        sources = self.sources(image_states, [text], "texts")
-        with self.inference.read_lock("score_states"):
-            found = rank(self, *sources, batch_size, MEMORY, fusion=fusion)
-        return found[:, 0]
+        given = image_states, [text], batch_size, MEMORY
+        return self._ranked("score_states", *given, fusion=fusion)[:, 0]
 
     def fusion_inputs(self, images, texts, batch_size=32):
         """Compute the fusion's inputs of pairs, for `export`'s calibration.
@@ -336,7 +334,7 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         ```
         """
         sources = self.sources(images, texts, "texts")
-        parts = ranking_parts(self)
+        parts = ranking.ranking_parts(self)
 
         def forward(features):
             image = parts.image({"images": features.pop("images")})
@@ -415,11 +413,15 @@ class BridgeTowerRetrieval(BridgeTowerTask):
                 check_count(name, value)
         check_count("batch_size", batch_size)
         check_count("max_memory", max_memory)
-        sources = self.sources(images, texts, "texts")
         chosen = batch_size, max_memory, shortlist, cache_dir, verbose
-        with self.inference.read_lock("rank"):
-            scores = rank(self, *sources, *chosen)
+        scores = self._ranked("rank", images, texts, *chosen)
         return scores if top_k is None else top_matches(scores, top_k)
+
+    def _ranked(self, verb, images, texts, *chosen, **others):
+        """Return `ranking.rank` of pictures and texts, for a verb."""
+        sources = self.sources(images, texts, "texts")
+        with self.inference.read_lock(verb):
+            return ranking.rank(self, *sources, *chosen, **others)
 
     def match_probabilities(self, images, texts, batch_size=32):
         """Compute how probably each picture and each text match.
@@ -445,9 +447,8 @@ class BridgeTowerRetrieval(BridgeTowerTask):
         retrieval.match_probabilities(["photo.png"], ["a circle", "a square"])
         ```
         """
-        sources = self.sources(images, texts, "texts")
-        with self.inference.read_lock("match_probabilities"):
-            scores = rank(self, *sources, batch_size, MEMORY)
+        given = images, texts, batch_size, MEMORY
+        scores = self._ranked("match_probabilities", *given)
         return calibration.match_shares(scores, "rank" in self.answering_heads)
 
     def default_loss(self):
