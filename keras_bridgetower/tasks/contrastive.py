@@ -1,6 +1,7 @@
 """Embeddings of texts, pictures and pairs in one space, for search."""
 
 import dataclasses
+import functools
 
 import keras
 from keras import ops
@@ -191,8 +192,9 @@ class BridgeTowerContrastive(BridgeTowerTask):
             sources.append(
                 verb_inputs.Texts(preprocessor, texts, encode=encode)
             )
+        embedded = functools.partial(self._embedded, kind)
         forward = self.inference.cached(
-            kind, lambda: self.inference.forward(self._embedded(kind))
+            kind, lambda: self.inference.forward(embedded)
         )
         found = self._run(
             "embed", sources, batch_size, repeat=False, forward=forward
@@ -208,15 +210,11 @@ class BridgeTowerContrastive(BridgeTowerTask):
             length = tokenizer.sequence_length
         return lambda texts: encode_long(tokenizer, texts, length, long_texts)
 
-    def _embedded(self, kind):
-        """Return a function that computes one kind of embedding only."""
-
-        def embedded(inputs):
-            states = _READ[kind](self.backbone, inputs)
-            fusion, head = self.backbone.fusion, self.heads["itc"]
-            return head(contrastive_features(fusion, self.ways, **states))[kind]
-
-        return embedded
+    def _embedded(self, kind, inputs):
+        """Compute one kind of embedding only."""
+        states = _READ[kind](self.backbone, inputs)
+        fusion, head = self.backbone.fusion, self.heads["itc"]
+        return head(contrastive_features(fusion, self.ways, **states))[kind]
 
 
 def pooled(backbone, text, image, features, **kwargs):
