@@ -72,7 +72,7 @@ class Both(BridgeTowerTask):
         }
 
     def loss_inputs(self, y, y_pred):
-        return y, with_packed(y_pred, self.heads["itc"].logit_scale)
+        return y, with_packed(y_pred, self.heads)
 
     def metric_inputs(self, y, y_pred):
         return y, with_packed(y_pred)

@@ -450,12 +450,14 @@ def _factor(vectors, logit_scale):
     return ops.cast(ops.exp(logit_scale), "float32")
 
 
-def with_packed(outputs, *logit_scale):
-    """Return outputs with the embeddings packed into one tensor, for losses.
+def with_packed(outputs, heads=None):
+    """Return outputs with embeddings, if any, packed into one tensor.
 
     Args:
-        outputs: dict of outputs, with those of `"itc"`.
-        *logit_scale: the scale of the contrastive head; omitted for metrics.
+        outputs: the outputs of a task; embeddings are those of `"itc"`.
+        heads: mapping from name to head, for losses; None for metrics.
     """
-    packed = pack_embeddings(outputs["itc"], *logit_scale)
-    return {**outputs, "itc": packed}
+    if not isinstance(outputs, dict) or "itc" not in outputs:
+        return outputs
+    scale = 0.0 if heads is None else heads["itc"].logit_scale
+    return {**outputs, "itc": pack_embeddings(outputs["itc"], scale)}

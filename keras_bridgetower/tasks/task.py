@@ -9,6 +9,7 @@ import keras
 import keras_hub
 from keras import ops
 
+from keras_bridgetower import checks
 from keras_bridgetower.backend import backend_ops
 from keras_bridgetower.backend import layer_records
 from keras_bridgetower.backend import precision
@@ -16,14 +17,6 @@ from keras_bridgetower.backend.keras_private import training as keras_training
 from keras_bridgetower.backend.keras_private.layers import training_set
 from keras_bridgetower.backend.keras_private.models import PatchedModel
 from keras_bridgetower.backend.keras_private.updates import check_trained
-from keras_bridgetower.checks import OF_CLASSES
-from keras_bridgetower.checks import OF_PRESETS
-from keras_bridgetower.checks import BuiltElsewhere
-from keras_bridgetower.checks import MissingMethod
-from keras_bridgetower.checks import check_choice
-from keras_bridgetower.checks import check_constructor
-from keras_bridgetower.checks import check_keywords
-from keras_bridgetower.checks import constructor_values
 from keras_bridgetower.distribution import strategy
 from keras_bridgetower.models import adapters
 from keras_bridgetower.models import head_table
@@ -49,7 +42,7 @@ from keras_bridgetower.tasks.fit import batch_checks
 from keras_bridgetower.tasks.fit import data_path
 
 # Constructor values that no caller of `from_preset` gives.
-OF_BASES = ("backbone", *OF_CLASSES)
+OF_BASES = ("backbone", *checks.OF_CLASSES)
 # Keras' own, which no task's constructor names.
 OF_MODELS = ("compile", "trainable")
 # Files beside an exported model: a description, and a program that runs it.
@@ -111,7 +104,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
     recipe_arguments = {}
 
     def __init__(self, backbone, preprocessor, heads, awaited=None, **kwargs):
-        check_constructor(self, kwargs, ("name", "compile", "trainable"))
+        checks.check_constructor(self, kwargs, ("name", "compile", "trainable"))
         inputs = self.inputs_of(backbone)
         if preprocessor is not None:
             check_preprocessor(backbone, preprocessor, inputs)
@@ -156,7 +149,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         By default those of the head `head_name`, of the pooled representation.
         """
         if self.head_name is None:
-            raise MissingMethod(type(self).__name__, "outputs_of")
+            raise checks.MissingMethod(type(self).__name__, "outputs_of")
         pooled = self.backbone.fuse(inputs, outputs=("pooled",))["pooled"]
         return self.heads[self.head_name](pooled)
 
@@ -187,7 +180,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             dict of keyword arguments.
         """
         if cls.head_name is None:
-            raise MissingMethod(cls.__name__, "head_arguments")
+            raise checks.MissingMethod(cls.__name__, "head_arguments")
         saved = heads.get(cls.head_name, {})
         return {
             name: saved[name]
@@ -267,8 +260,9 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
                 # Both the preprocessor and the task read it.
                 kwargs[name] = list(value)
         given = {k: v for k, v in kwargs.items() if k not in OF_MODELS}
-        others = (*OF_PREPROCESSORS, *OF_PRESETS, "dtype", "random_heads")
-        check_keywords(cls, given, others + OF_MODELS, without=OF_BASES)
+        others = {"dtype", "random_heads", *OF_PREPROCESSORS}
+        others |= {*checks.OF_PRESETS, *OF_MODELS}
+        checks.check_keywords(cls, given, others, without=OF_BASES)
         parts = {"image_mode": image_mode, "sequence_length": sequence_length}
         passed = "preprocessor" in kwargs
         unread = {k: v for k, v in parts.items() if v}
@@ -354,7 +348,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         )
         ```
         """
-        own = constructor_values(cls) - {"backbone", *OF_CLASSES}
+        own = checks.constructor_values(cls) - {*OF_BASES}
         values = {k: v for k, v in kwargs.items() if k in own}
         # The backbone rejects what neither of them takes.
         fusion = {k: v for k, v in kwargs.items() if k not in own}
@@ -551,24 +545,20 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
 
     def default_loss(self):
         """Return the loss that `compile` uses by default."""
-        raise MissingMethod(type(self).__name__, "default_loss")
+        raise checks.MissingMethod(type(self).__name__, "default_loss")
 
     def default_metrics(self):
         """Return the metrics that `compile` uses by default."""
-        raise MissingMethod(type(self).__name__, "default_metrics")
+        raise checks.MissingMethod(type(self).__name__, "default_metrics")
 
     def loss_inputs(self, y, y_pred):
         """Return labels and outputs in the form that the loss takes."""
-        if _has_embeddings(y_pred):
-            y_pred = with_packed(y_pred, self.heads["itc"].logit_scale)
-        return y, y_pred
+        return y, with_packed(y_pred, self.heads)
 
     def metric_inputs(self, y, y_pred):
         """Return labels and outputs in the form that the metrics take."""
         # On JAX no weight can be read while metrics are updated.
-        if _has_embeddings(y_pred):
-            y_pred = with_packed(y_pred)
-        return y, y_pred
+        return y, with_packed(y_pred)
 
     def label_words(self):
         """Describe `y` for errors, or return None if `y` is optional."""
@@ -932,7 +922,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         now = strategy.current().device_name
         device = getattr(self, "_compiled_for", now)
         if device != now:
-            raise BuiltElsewhere(
+            raise checks.BuiltElsewhere(
                 f"{self.name!r}, compiled for {device}, to run on {now}"
             )
 
@@ -1146,16 +1136,12 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         vqa.divide_logits("vqa", kbt.metrics.fit_temperature(logits, labels))
         ```
         """
-        check_choice("head", head, tuple(self.heads))
+        checks.check_choice("head", head, tuple(self.heads))
         divide_logits(self.heads[head], temperature)
 
 
 def _frozen(head):
     return layer_records.frozen_state(head).get(layer_records.FROZEN)
-
-
-def _has_embeddings(outputs):
-    return isinstance(outputs, dict) and "itc" in outputs
 
 
 def _share_without_padding(weights):
