@@ -10,7 +10,6 @@ peak; it is printed in MB, beside what `keras-bridgetower plan` computes.
 
 import argparse
 import json
-import sys
 import time
 
 import keras
@@ -33,21 +32,18 @@ def main():
     recipe = training.recipes.get(given.recipe)
     recipe = train.with_changes(recipe, given.changes)
     started = time.perf_counter()
-    found = measure(recipe, given.processes)
+    found = {"measured": measure(recipe, given.processes)}
     found["seconds"] = round(time.perf_counter() - started)
+    ways = training.plan(recipe, "h100", given.processes, rows=10**6).ways
+    planned = {(way.kind, way.checkpoint): way.memory for way in ways}
+    found["planned"] = planned["fsdp", recipe.checkpoint_activations]
+    for name in ("measured", "planned"):
+        found[name] = megabytes(found[name])
     print(json.dumps(found, indent=2))
-    planned = training.plan(recipe, "h100", given.processes, rows=10**6).ways
-    way = recipe.checkpoint_activations
-    (memory,) = (
-        one.memory
-        for one in planned
-        if (one.kind, one.checkpoint) == ("fsdp", way)
-    )
-    print(json.dumps({"plan": megabytes(memory)}, indent=2))
 
 
 def measure(recipe, processes):
-    """Return MB at the peak of a step, by what they hold, as a dict."""
+    """Return bytes at the peak of a step, by what they hold, as a dict."""
     store = FakeStore()
     dist.init_process_group("fake", rank=0, world_size=processes, store=store)
     mesh = dist.init_device_mesh("cpu", (processes,), mesh_dim_names=("shard",))
@@ -70,15 +66,15 @@ def measure(recipe, processes):
         with tracker:
             task.train_step(batch)
     (peak,) = tracker.get_tracker_snapshot("peak").values()
-    return megabytes(peak)
+    return peak
 
 
 def megabytes(sizes):
     # The tracker's names are members of an enumeration.
     sizes = {getattr(name, "value", name): n for name, n in sizes.items()}
     sizes.setdefault("Total", sum(sizes.values()))
-    return {name: round(n / 1e6) for name, n in sizes.items() if n >= 1e6}
+    return {name: round(n / 1e6, 1) for name, n in sizes.items()}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -280,10 +280,14 @@ def sent_bytes(kind, task, devices, accumulation):
     share = (devices - 1) / devices
     if kind == "data_parallel":
         return 2 * share * sizes["gradients"]
+    each = sizes["weights"] + _block_bytes(task) + sizes["gradients"]
+    return share * each * accumulation
+
+
+def _block_bytes(task):
     # Towers may share a block.
     blocks = {id(w): w for b in task.backbone.blocks for w in b.weights}
-    each = sizes["weights"] + _bytes(blocks.values()) + sizes["gradients"]
-    return share * each * accumulation
+    return _bytes(blocks.values())
 
 
 class _Meta(str):
@@ -325,11 +329,18 @@ def weight_bytes(task, devices=1, kind="data_parallel"):
         return size / devices if kind == "fsdp" and splits else size
 
     trained = sum(map(share, task.trainable_weights))
-    return {
+    found = {
         "weights": sum(map(share, task.weights)),
         "gradients": trained,
         "optimizer": 2 * trained,
     }
+    if kind == "fsdp":
+        # All but blocks, and at most five times a block: while one runs, the
+        # next arrives and gradients leave, both by way of buffers.
+        largest = max(_bytes(block.weights) for block in task.backbone.blocks)
+        outside = _bytes(task.weights) - _block_bytes(task)
+        found["gathered"] = outside + 5 * largest
+    return found
 
 
 def _bytes(weights):

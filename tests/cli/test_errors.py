@@ -56,6 +56,7 @@ ONE_LINE = [
     (WRONG_USAGE, "`--distribute fsdp`", *TRAIN, "--shard-devices", "2"),
     (FAILED, "`recipe` must be one of", "train", "vqa_bas", *TRAIN[2:]),
     (FAILED, "`field` must be one of", *TRAIN, "--set", "batchsize=3"),
+    (FAILED, "`new_poolers` must be", *TRAIN, "--set", "new_poolers=false"),
     (WRONG_USAGE, "--format", "export", VQA, "TMP/new", "--format", "x"),
     (WRONG_USAGE, "`--part`", "export", VQA, "TMP/new", "--part", "fusion"),
     (WRONG_USAGE, "`--text` needs", "export", VQA, "TMP/new", "--text", "a")
