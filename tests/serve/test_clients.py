@@ -127,7 +127,8 @@ def check(pairs, shares):
     np.testing.assert_allclose(found, -np.sort(-shares), atol=1e-5)
 
 
-# A client may leave its socket open.
+# A client may leave its socket open, or have types that pydantic warns of.
+@pytest.mark.filterwarnings("ignore:.*ReadOnly:UserWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("name", CLIENTS)
