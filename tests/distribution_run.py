@@ -43,6 +43,7 @@ WAYS = {
     "one": ("none", {}),
     "model_parallel": ("model_parallel", {"model_devices": 4}),
     "hybrid": ("fsdp", {"shard_devices": 2}),
+    "bfloat16": ("fsdp", {"gradient_dtype": "bfloat16"}),
 }
 
 

@@ -57,7 +57,9 @@ def distribute(kind="auto", **values):
             `"model_parallel"`; `shard_devices`, int, for `"fsdp"`: groups of
             so many devices have all weights, by default all devices
             together. With those of one host, weights stay within it, and
-            hosts send only sums of gradients.
+            hosts send only sums of gradients; `gradient_dtype`, on PyTorch:
+            `"bfloat16"` sends and sums gradients with half of the bytes, by
+            default `"float32"`.
 
     Returns:
         A `Strategy`.

@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 from keras_bridgetower.backend import backend_ops
+from keras_bridgetower.checks import check_choice
 from keras_bridgetower.distribution import divide_batches
 from keras_bridgetower.distribution import process_seeds
 from keras_bridgetower.distribution import torch_gradients
@@ -38,14 +39,19 @@ class TorchDataParallel(Several):
     Start the processes by PyTorch's launcher:
     `torchrun --nproc-per-node=2 train.py`. They communicate by NCCL on GPUs
     and by gloo on CPUs.
+
+    Args:
+        devices, gradient_dtype: as for `distribute`.
     """
 
     own_draws = staticmethod(process_seeds.select)
     # It would add up what processes have accumulated in another order.
     stops_within_updates = False
 
-    def __init__(self, devices=None):
+    def __init__(self, devices=None, gradient_dtype="float32"):
         super().__init__()
+        check_choice("gradient_dtype", gradient_dtype, ["float32", "bfloat16"])
+        self.gradient_dtype = gradient_dtype
         has_gpu = torch.cuda.is_available()
         if has_gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -95,7 +101,7 @@ class TorchDataParallel(Several):
 
     def average_gradients(self, task):
         """Let the optimizer of a task get the gradients of all processes."""
-        torch_gradients.Gradients(task)
+        torch_gradients.Gradients(task, self.gradient_dtype)
 
     def share_accumulated(self, optimizer):
         torch_gradients.average_accumulated(optimizer)

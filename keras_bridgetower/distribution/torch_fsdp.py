@@ -13,6 +13,7 @@ import keras
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor import Shard
@@ -37,14 +38,14 @@ class FSDP(TorchDataParallel):
 
     Args:
         devices: int, number of all processes.
-        shard_devices: int, as for `distribute`.
+        shard_devices, gradient_dtype: as for `distribute`.
     """
 
     # Each process adds up what all have computed of its parts.
     stops_within_updates = True
 
-    def __init__(self, devices=None, shard_devices=None):
-        super().__init__(devices)
+    def __init__(self, devices=None, shard_devices=None, **kwargs):
+        super().__init__(devices, **kwargs)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         count = shard_count(shard_devices, self.processes)
         shape, names = (self.processes // count, count), ("group", "shard")
@@ -63,7 +64,7 @@ class FSDP(TorchDataParallel):
                 f"a subclass. Received: {type(optimizer).__name__}"
             )
         if task not in self._shards:
-            self._shards[task] = Shards(task, self._mesh)
+            self._shards[task] = Shards(task, self._mesh, self.gradient_dtype)
         self._shards[task].train_with(task.optimizer)
 
     def run(self, method, model, *args, **kwargs):
@@ -112,16 +113,19 @@ class Shards:
         task: a task, whose blocks are gathered one after the other.
         mesh: the `DeviceMesh` of all processes. Those of its axis `"shard"`
             have one copy of the weights together.
+        gradient_dtype: str, in which gradients are sent and summed.
 
     Attributes:
         active: bool, True during `fit`.
         of_weight: dict from the id of a variable to its parameter, a `DTensor`.
     """
 
-    def __init__(self, task, mesh):
+    def __init__(self, task, mesh, gradient_dtype="float32"):
         self.active, self.of_weight = False, {}
         self._task = weakref.ref(task)
         self._all, self._mesh = mesh, mesh["shard"]
+        dtype = getattr(torch, gradient_dtype)
+        self._policy = MixedPrecisionPolicy(reduce_dtype=dtype)
         self._parts, self._references, self._own = (), {}, ()
         self._optimizer, self._failed, self._ran = None, False, False
 
@@ -144,7 +148,7 @@ class Shards:
         self._parts = (*parts, _Part(weights.values(), parts))
         # The inner ones first, so that the last has what is left.
         for part in self._parts:
-            fully_shard(part, mesh=self._all)
+            fully_shard(part, mesh=self._all, mp_policy=self._policy)
         for part in self._parts:
             pairs = zip(part.variables, part.weights, strict=True)
             self.of_weight |= {id(v): p for v, p in pairs}

@@ -9,6 +9,7 @@ graph.
 import torch
 import torch.distributed as dist
 from keras import ops
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_bridgetower.backend.keras_private import updates
@@ -24,9 +25,10 @@ class Gradients:
     Args:
         task: a compiled task. Methods of its optimizer are replaced, not those
             of the optimizer's class.
+        dtype: str, in which gradients are sent and summed.
     """
 
-    def __init__(self, task):
+    def __init__(self, task, dtype):
         self._optimizer = task.optimizer
         # Whether the batch ends an update; None before its backward pass.
         self._ends = None
@@ -41,6 +43,12 @@ class Gradients:
             init_sync=False,
             gradient_as_bucket_view=True,
         )
+        if dtype == "bfloat16":
+            # By its own name PyTorch refuses the hook where there is no NCCL.
+            send = default_hooks.bf16_compress_hook
+            self._engine.register_comm_hook(
+                None, lambda group, bucket: send(group, bucket)
+            )
         # Bound to the class, so that a second `compile` takes their place.
         self._scale = type(self._optimizer).scale_loss
         self._apply = type(self._optimizer).apply

@@ -176,8 +176,7 @@ def paired_interval(differences, units=None, draws=10_000, seed=0):
         `(mean, low, high)`, floats.
     """
     rng = np.random.default_rng(seed)
-    if units is None:
-        units = np.arange(len(differences))
+    units = np.arange(len(differences)) if units is None else units
     sums, counts = np.bincount(units, differences), np.bincount(units)
     drawn = rng.integers(len(sums), size=(draws, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
@@ -192,8 +191,7 @@ def _owners(scores, text_image_ids, image_ids):
             "`text_image_ids` must hold one id for each column of `scores`. "
             f"Received: {len(text_image_ids)} ids, {scores.shape[1]} columns"
         )
-    if image_ids is None:
-        image_ids = range(len(scores))
+    image_ids = range(len(scores)) if image_ids is None else image_ids
     row = {image: i for i, image in enumerate(np.asarray(image_ids).tolist())}
     if len(row) != len(scores):
         raise ValueError(

@@ -162,8 +162,7 @@ class BridgeTowerBackbone(PatchedModel, AdaptedBackbone):
         check_encoder("image", image_encoder, policy)
         check_encoder("text", text_encoder, policy)
         taps = resolve_taps(taps, num_layers, bridge)
-        if image_taps is None:
-            image_taps = taps
+        image_taps = taps if image_taps is None else image_taps
         image_taps = resolve_taps(image_taps, num_layers, bridge, "image_taps")
         if [t is None for t in image_taps] != [t is None for t in taps]:
             raise ValueError(

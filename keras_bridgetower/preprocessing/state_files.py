@@ -46,9 +46,8 @@ class StateFormat:
     def row_bytes(self):
         """Bytes of a picture."""
         size = np.dtype(self.kind).itemsize * math.prod(self.shape)
-        if self.kind != "int8":
-            return size
-        return size + 4 * self.shape[-1]
+        # Numbers in int8 have a scale for each channel.
+        return size + 4 * self.shape[-1] if self.kind == "int8" else size
 
     def pack(self, states):
         """Convert float32 `(pictures, *shape)` to bytes `(pictures, n)`."""

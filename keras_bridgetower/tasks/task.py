@@ -1097,8 +1097,7 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
         Yields:
             `(features, outputs)`, dict of arrays and NumPy arrays.
         """
-        if forward is None:
-            forward = self.inference.whole()
+        forward = forward or self.inference.whole()
         with self.inference.read_lock(name):
             if answers:
                 self.new_heads.check(name, self.answering_heads)

@@ -116,6 +116,9 @@ def main(folder):
     for name in OPTIMIZERS:
         found |= trained(name, strategy)
     found["messages"] = np.array(messages(strategy))
+    strategy.gradient_dtype = "bfloat16"
+    rounded = trained("sgd", strategy)
+    found |= {f"bfloat16/{name}": value for name, value in rounded.items()}
     path = pathlib.Path(folder) / f"{os.environ['RANK']}.npz"
     np.savez(path, **found)
 

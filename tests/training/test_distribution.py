@@ -117,6 +117,14 @@ def test_ten_steps_of_each_kind_equal_one_device(tmp_path, optimizer, task):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "torch", reason="a choice of PyTorch alone")
+def test_split_weights_with_gradients_in_bfloat16(tmp_path):
+    for process in launched(tmp_path, "sgd", kinds=["bfloat16"]):
+        worst = differences(process["one"], process["bfloat16"])
+        assert 1e-6 < worst["weight"] < 1e-3 and worst["fit"] < 1e-3
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="its only kind, tested above")
 @pytest.mark.parametrize("optimizer, task", TASKS)
 def test_two_processes(tmp_path, optimizer, task):
@@ -219,6 +227,9 @@ if BACKEND == "jax":
     REFUSED += [(divide, "fsdp", {"shard_devices": 2})]
 else:
     REFUSED += [("on .*. Received: kind='model_", "model_parallel", {})]
+if BACKEND == "torch":
+    wrong = {"gradient_dtype": "float16"}
+    REFUSED += [("`gradient_dtype` must be one of", "data_parallel", wrong)]
 if BACKEND != "torch":
     many = "`devices` must be from 1 to 1.*devices=9"
     REFUSED += [
@@ -363,6 +374,14 @@ def test_weights_are_those_of_one_process(averaged, optimizer):
     assert np.isfinite(last).all() and np.abs(last - first).max() > 0.02
     # What a checkpoint in the middle of an update stores.
     assert (f"{optimizer}/kept/0" in one) == (optimizer != "sgd")
+
+
+def test_gradients_in_bfloat16(averaged):
+    """Weights stay equal in all processes, and differ a little from others."""
+    for name, values in gradients_run.trained("sgd").items():
+        found = [process[f"bfloat16/{name}"] for process in averaged]
+        np.testing.assert_array_equal(found[0], found[-1])
+        assert 1e-6 < np.abs(found[0] - values).max() < 1e-3
 
 
 def test_an_update_sends_its_gradients_once(averaged):

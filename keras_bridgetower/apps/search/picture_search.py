@@ -70,8 +70,7 @@ class PictureSearch:
     def models(self):
         """`SearchModels`, opened on first use."""
         with self._lock:
-            if self._models is None:
-                self._models = self._opened()
+            self._models = self._models or self._opened()
             return self._models
 
     def _opened(self):

@@ -99,10 +99,8 @@ def make_worker_functions(model):
 
     own = functools.partial(with_names, reduce_per_replica=_reduce)
     make = own(TensorFlowTrainer._make_function)
-    if model.train_function is None:
-        model.train_function = make(model, model.train_step)
-    if model.test_function is None:
-        model.test_function = make(model, model.test_step)
+    model.train_function = model.train_function or make(model, model.train_step)
+    model.test_function = model.test_function or make(model, model.test_step)
     if model.predict_function is None:
         own(TensorFlowTrainer.make_predict_function)(model)
 

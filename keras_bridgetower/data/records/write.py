@@ -143,8 +143,7 @@ def write_shards(
     place.create()
     before = open_index(place, task, labels)["splits"].get(split)
     with shuffled.written(place, split, records, labels, seed) as (rows, count):
-        if num_shards is None:
-            num_shards = usual_shards(count)
+        num_shards = usual_shards(count) if num_shards is None else num_shards
         check_at_most("num_shards", num_shards, count, "records")
         num_shards = int(num_shards)
         least, more = divmod(count, num_shards)

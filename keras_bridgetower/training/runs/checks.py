@@ -282,9 +282,7 @@ def _flat(name, value):
 
 def _short(value):
     text = _plain_text(value)
-    if len(text) > _LONGEST:
-        return f"sha256 {_sum(text)}"
-    return json.loads(text)
+    return f"sha256 {_sum(text)}" if len(text) > _LONGEST else json.loads(text)
 
 
 def _plain_text(value):
