@@ -81,9 +81,7 @@ def _problem(text):
         return f"have at most {MOST_CHARACTERS:,} characters"
     if not text.strip():
         return "not be empty"
-    if "\0" in text:
-        return "not contain NUL characters"
-    return None
+    return "not contain NUL characters" if "\0" in text else None
 
 
 LONG_TEXTS = ("refuse", "warn", "cut_end", "cut_start")
