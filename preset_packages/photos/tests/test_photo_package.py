@@ -154,7 +154,7 @@ def stored(tmp_path_factory):
         "fusion": {"seconds": 7200, "backend": "jax", "seed": 3},
         "scores_test": {"vqa": {"all": 75.5, "blind": 40.0}, "pictures": 9},
     }
-    release.describe(package, rows, record, SHOWN, cores=2)
+    release.describe(package, rows, record, SHOWN)
     return tasks, package, rows
 
 

@@ -47,7 +47,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("preset", type=pathlib.Path)
     parser.add_argument("target", type=pathlib.Path)
-    parser.add_argument("--cores", type=int, default=2, help="of the training")
     parser.add_argument("--keep-weights", action="store_true")
     settings = parser.parse_args()
     run, package = settings.preset.parent, settings.target / PACKAGE
@@ -56,7 +55,7 @@ def main():
         rows = table_of(opened(package / FOLDER))
     else:
         rows = store(settings.preset, package / FOLDER)
-    describe(package, rows, records(run), shown, settings.cores)
+    describe(package, rows, records(run), shown)
     size = sum(file.stat().st_size for file in package.rglob("*.h5"))
     print(f"{package}: {size / 1e6:.2f} MB of weights")
 
@@ -120,7 +119,7 @@ def records(run):
     return {path.stem: read_json(path) for path in sorted(run.glob("*.json"))}
 
 
-def describe(package, rows, record, shown, cores):
+def describe(package, rows, record, shown):
     """Write the table, the card and the credits of a package."""
     folder = package / FOLDER
     search = reranking(record)
@@ -130,7 +129,7 @@ def describe(package, rows, record, shown, cores):
     others = {n: row for n, row in known.items() if row["folder"] != FOLDER}
     registry.write_json(package, table.name, rows | others)
     registry.write_json(folder, "training.json", record)
-    (folder / "README.md").write_text(card(rows, record, shown, cores))
+    (folder / "README.md").write_text(card(rows, record, shown))
     manifest.write(folder)
     with (package / "pictures.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -150,7 +149,7 @@ def reranking(record):
     return {"reranks": improves, "similarity_weight": SHARPNESS}
 
 
-def card(rows, record, shown, cores):
+def card(rows, record, shown):
     """Fill in `page.md`."""
     stages = {n: r for n, r in record.items() if "seconds" in r}
     scores = {n: r for n, r in record.items() if n not in stages}
@@ -172,8 +171,6 @@ def card(rows, record, shown, cores):
             for name, stage in stages.items()
         ),
         "hours": f"{hours:.1f}",
-        "cores": cores,
-        "core_hours": f"{hours * cores:.1f}",
         "licences": "\n".join(
             f"* {licence}: {count} pictures"
             for licence, count in licences.most_common()
