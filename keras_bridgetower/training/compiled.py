@@ -22,7 +22,7 @@ _SENT = re.compile(
     r"collective-permute)(-start)?\(.*?(channel_id=\d+)"
 )
 _ARRAY = re.compile(r"([a-z]+(\d*))\[([\d,]+)\]")
-_UNREAD = "what is sent, and float64, are unknown: XLA shows no program"
+_UNREAD = "cannot be read back by XLA, so what it sends is unknown"
 _WARNINGS = {
     r"\bf64\[": "computes in float64",
     r"infeed|outfeed|send-to-host|S\(5\)": "waits for the host",
