@@ -215,13 +215,15 @@ DAMAGES = {
     "a bit of a weight": (MODEL, lambda x: flip(x, -1000, 6)),
     "a bit of a name": ("model/preprocessor.json", lambda x: flip(x, 20, 0)),
     "a cut model": (MODEL, lambda x: os.truncate(x, 9000)),
+    "an empty model": (MODEL, lambda x: os.truncate(x, 0)),
     "no model": ("model", shutil.rmtree),
     "no tokenizer": ("model/assets", shutil.rmtree),
+    "two models": (MODEL, lambda x: shutil.copy(x, x.with_name("b.onnx"))),
     "no manifest": (SUMS, os.unlink),
     "a folder": (SUMS, as_folder),
 } | {
     f"manifest {text!r}": (SUMS, lambda x, text=text: x.write_bytes(text))
-    for text in (b"", b"1", b"[1, 2]", b"[[]", b"\xff")
+    for text in (b"", b"{}", b"1", b"null", b"[1, 2]", b"[[]", b"\0", b"\xff")
 }
 
 

@@ -203,11 +203,15 @@ def test_sizes_of_batches(model, size):
             call(*given, batch_size=size)
 
 
-@pytest.mark.parametrize("weights", [[np.nan] * 4, ["1"] * 4])
-def test_weights_of_rows_are_numbers(model, weights):
-    x, y = raw()
-    with pytest.raises(ValueError, match="`sample_weight`"):
-        eager(VQA(model, preprocessor())).evaluate(x, y, sample_weight=weights)
+def test_weights_of_rows(model):
+    task, (x, y) = eager(VQA(model, preprocessor())), raw()
+    given = [2.0, 0.0, 1.0, 0.5]
+    expected = task.evaluate(x, y, sample_weight=np.array(given), verbose=0)
+    found = task.evaluate(((x, y, given) for _ in "ab"), steps=1, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for wrong in ([np.nan] * 4, ["1"] * 4):
+        with pytest.raises(ValueError, match="`sample_weight`"):
+            task.evaluate(x, y, sample_weight=wrong, verbose=0)
 
 
 def _context(context):

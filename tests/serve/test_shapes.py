@@ -193,9 +193,15 @@ def test_unknown_fields_are_ignored_and_named(client, presets):
 def test_rerank_orders_texts(client, offline):
     texts = ["a large blue square", "a medium red circle"]
     embedded = offline["embed"].embed(texts=[TEXT, *texts])
-    body = {"model": FUSED, "query": TEXT, "documents": texts}
-    results = posted(client, "/v1/rerank", **body)["results"]
-    check(results, (1 + embedded[1:] @ embedded[0]) / 2)
+    for model, query, expected in (
+        (FUSED, TEXT, (1 + embedded[1:] @ embedded[0]) / 2),
+        (
+            *(MATCHING, {"image": RED_64}),
+            offline["match"].match_probabilities(RED, texts)[0],
+        ),
+    ):
+        body = {"model": model, "query": query, "documents": texts}
+        check(posted(client, "/v1/rerank", **body)["results"], expected)
 
 
 def test_answer(client, offline):
