@@ -84,10 +84,10 @@ def measured(compiled):
     """Return what a `jax.stages.Compiled` says, as `compile_step` does."""
     import jax
 
-    memory, text, found = compiled.memory_analysis(), "", [_UNREAD]
+    memory, text, warnings = compiled.memory_analysis(), "", [_UNREAD]
     # XLA cannot read back its programs for v6e.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        text, found = compiled.as_text(), []
+        text, warnings = compiled.as_text(), []
     return {
         "argument": memory.argument_size_in_bytes,
         "output": memory.output_size_in_bytes,
@@ -96,7 +96,7 @@ def measured(compiled):
         **_sent(text),
         # The compiler for CUDA counts none.
         "operations": int((compiled.cost_analysis() or {}).get("flops", 0)),
-        "warnings": found
+        "warnings": warnings
         + [why for sign, why in _WARNINGS.items() if re.search(sign, text)],
     }
 
