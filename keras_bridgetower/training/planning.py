@@ -6,8 +6,8 @@ are what PyTorch's autograd keeps for the backward pass; what JAX and TensorFlow
 keep differs by what their compilers fuse.
 """
 
+import contextlib
 import dataclasses
-import functools
 import math
 from typing import NamedTuple
 
@@ -67,8 +67,7 @@ class Way:
         memory: dict from what it holds to bytes on each device.
         needed: float, the sum of these bytes.
         fits: bool, True if they fit with the accumulation of the recipe.
-        accumulation: int, the fewest batches of an update that fit, or None
-            if not even one row fits.
+        largest: int, samples of the largest batch that fits on a device.
         operations: int, floating-point operations of a row.
         sent: float, bytes that each device sends in an update.
         rows_per_second: float, samples that all devices train on.
@@ -82,7 +81,7 @@ class Way:
     memory: dict
     needed: float
     fits: bool
-    accumulation: int | None
+    largest: int
     operations: int
     sent: float
     rows_per_second: float
@@ -175,11 +174,8 @@ def plan(
     ):
         if value is not None:
             check(name, value)
-    if keras.config.backend() != "torch":
-        raise ValueError(
-            "A plan is counted on PyTorch: set KERAS_BACKEND=torch. Received: "
-            f"the backend {keras.config.backend()}"
-        )
+    # A plan is counted on PyTorch.
+    check_choice("KERAS_BACKEND", keras.config.backend(), ["torch"])
     parts = devices * recipe.accumulation
     if recipe.batch_size % parts:
         raise ValueError(
@@ -208,20 +204,22 @@ def plan(
     for kind in KINDS:
         weights = weight_bytes(task, devices, kind)
         sent = sent_bytes(kind, task, devices, recipe.accumulation)
-        for checkpoint, (activations, operations) in counted.items():
+        # With whole weights a process also keeps the buckets that it sends.
+        sums = (2 if kind == "data_parallel" else 1) * weights["gradients"]
+        for checkpoint, (activations, row, operations) in counted.items():
             computed = recipe.batch_size * operations / per_second
             rate = recipe.batch_size / (computed + sent / network)
             hours = steps * recipe.batch_size / rate / 3600
-            # Bytes by the batches of an update.
-            memory = functools.partial(
-                _memory, kind, weights, activations * recipe.accumulation
-            )
-            own = memory(recipe.accumulation)
+            own = {**weights, "activations": activations}
+            own["accumulated"] = sums if recipe.accumulation > 1 else 0
             needed = sum(own.values())
+            fits = needed <= usable
+            # A smaller batch is one of several of an update.
+            free = usable - needed - (0 if fits else sums - own["accumulated"])
+            largest = max(0, batch_rows + int(free // row))
             ways.append(
                 Way(
-                    *(kind, checkpoint, own, needed, needed <= usable),
-                    _fewest(recipe.batch_size // devices, memory, usable),
+                    *(kind, checkpoint, own, needed, fits, largest),
                     *(operations, sent, rate),
                     row_bytes and row_bytes * rate * (fetched or 1),
                     hours,
@@ -234,38 +232,29 @@ def plan(
 
 
 def _counted(recipe, rows):
-    """Return a task, and by `checkpoint` bytes of a batch and operations."""
+    """Return a task, and what its batch needs.
+
+    By `checkpoint` these are bytes of the batch, bytes and operations of a row.
+    """
     found = {}
     with meta_device():
         task = task_of_recipe.on_new_encoders(recipe)
-        x = features(task, rows, recipe.text_length)
-        again = largest_block(task, x)
-        outputs = output_bytes(task, x)
+        x, larger = (
+            features(task, n, recipe.text_length) for n in (rows, rows + 1)
+        )
+        again = [largest_block(task, batch) for batch in (x, larger)]
         for checkpoint in (False, True):
             if checkpoint:
                 task.backbone.checkpoint_activations()
-            kept = activation_bytes(task, x) + outputs
+            kept, more = (
+                activation_bytes(task, batch)
+                + output_bytes(task, batch)
+                + checkpoint * block
+                for batch, block in zip((x, larger), again, strict=True)
+            )
             operations = step_operations(task, x) // rows
-            found[checkpoint] = kept + checkpoint * again, operations
+            found[checkpoint] = kept, more - kept, operations
     return task, found
-
-
-def _memory(kind, weights, activations, parts):
-    """Return bytes by what they hold, for an update of so many batches."""
-    memory = {**weights, "activations": activations / parts}
-    if parts > 1:
-        # With whole weights a process also keeps the buckets that it sends.
-        buckets = 2 if kind == "data_parallel" else 1
-        memory["accumulated"] = buckets * weights["gradients"]
-    return memory
-
-
-def _fewest(rows, memory, usable):
-    """Return the fewest batches of an update that fit a device, or None."""
-    for parts in range(1, rows + 1):
-        if rows % parts == 0 and sum(memory(parts).values()) <= usable:
-            return parts
-    return None
 
 
 def sent_bytes(kind, task, devices, accumulation):
@@ -344,49 +333,36 @@ def weight_bytes(task, devices=1, kind="data_parallel"):
 
 
 def _bytes(weights):
-    return sum(w.value.numel() * w.value.element_size() for w in weights)
+    return sum(w.value.nbytes for w in weights)
 
 
-def features(task, rows, tokens, device="meta"):
+def features(task, rows, tokens):
     """Return features of a batch that a task takes, as a dict of ones.
 
     Args:
         task: a task.
         rows, tokens: int, samples and tokens of each text.
-        device: str, name of a device of PyTorch.
     """
-    import torch
-
-    found = task_of_recipe.features(task, rows, tokens)
-    return {
-        name: torch.ones(x.shape, dtype=getattr(torch, x.dtype), device=device)
-        for name, x in found.items()
-    }
+    return keras.tree.map_structure(
+        lambda x: keras.ops.ones(x.shape, x.dtype),
+        task_of_recipe.features(task, rows, tokens),
+    )
 
 
 def activation_bytes(task, x):
     """Return the bytes that autograd keeps of a task's forward pass.
 
     Weights are not counted, nor what the loss keeps.
-
-    Args:
-        task: a task.
-        x: features of a batch.
     """
-    kept = _Kept(task)
-    with kept.counting():
+    with _storages_kept(task) as kept:
         task(x, training=True)
-    return kept.size
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def output_bytes(task, x):
     """Return the bytes of logits, their losses' copies and their gradients.
 
     A loss keeps its probabilities in float32, as large as the logits.
-
-    Args:
-        task: a task.
-        x: features of a batch.
     """
     import torch
 
@@ -399,28 +375,23 @@ def largest_block(task, x):
     """Return the most bytes that autograd keeps of one block.
 
     With `checkpoint_activations`, they are there while the block runs again.
-
-    Args:
-        task: a task that keeps its activations.
-        x: features of a batch.
     """
     sizes, blocks = [0], task.backbone.blocks
-    kept = _Kept(task)
 
     def measured(call):
         def run(*args, **kwargs):
-            before = kept.size
+            before = len(kept)
             outputs = call(*args, **kwargs)
-            sizes.append(kept.size - before)
+            new = list(kept.values())[before:]
+            sizes.append(sum(storage.nbytes() for storage in new))
             return outputs
 
         return run
 
-    own = [block.call for block in blocks]
-    for block, call in zip(blocks, own, strict=True):
-        block.call = measured(call)
+    for block in blocks:
+        block.call = measured(block.call)
     try:
-        with kept.counting():
+        with _storages_kept(task) as kept:
             task(x, training=True)
     finally:
         for block in blocks:
@@ -428,31 +399,46 @@ def largest_block(task, x):
     return max(sizes)
 
 
-class _Kept:
-    """Counts the bytes of tensors that autograd keeps, without weights."""
+@contextlib.contextmanager
+def _storages_kept(task):
+    """Return a context, and a dict of what autograd keeps but for weights."""
+    import torch
 
-    def __init__(self, task):
-        # Tensors are kept alive, so that another one cannot get their memory.
-        self._seen = {_storage(w.value): w.value for w in task.weights}
-        self.size = 0
+    weights = {w.value.untyped_storage()._cdata for w in task.weights}
+    # Storages are kept alive, so that no other one gets their address.
+    kept = {}
 
-    def counting(self):
-        import torch
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
 
-        def keep(tensor):
-            if self._seen.setdefault(_storage(tensor), tensor) is tensor:
-                self.size += tensor.untyped_storage().nbytes()
-            return tensor
-
-        hooks = torch.autograd.graph.saved_tensors_hooks
-        return hooks(keep, lambda tensor: tensor)
+    hooks = torch.autograd.graph.saved_tensors_hooks
+    with hooks(keep, lambda tensor: tensor), _fused_attention():
+        yield kept
 
 
-def _storage(tensor):
-    """Return a value that tensors of one memory share, even without values."""
-    from torch.multiprocessing import reductions
+def _fused_attention():
+    """Return a context in which attention without dropout keeps no weights.
 
-    return reductions.StorageWeakRef(tensor.untyped_storage())
+    Without values PyTorch takes its slow form, which keeps them.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    slow = torch.nn.functional.scaled_dot_product_attention
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    class Fused(TorchFunctionMode):
+        def __torch_function__(self, called, types, args=(), kwargs=None):
+            options = kwargs or {}
+            if called is slow and not options.get("dropout_p"):
+                options = {n: options.get(n) for n in ("attn_mask", "scale")}
+                return fused(*args, **options)[0]
+            return called(*args, **options)
+
+    return Fused()
 
 
 def step_operations(task, x):
@@ -460,10 +446,6 @@ def step_operations(task, x):
 
     Counted are those of matrices, convolutions and attention, a multiplication
     and an addition as two.
-
-    Args:
-        task: a task.
-        x: features of a batch.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

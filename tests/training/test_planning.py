@@ -1,6 +1,5 @@
 """A plan counts what training really needs."""
 
-import functools
 import json
 
 import keras
@@ -28,17 +27,17 @@ def tiny(name="vqa_base", **values):
     ),
 )
 def test_activations_from_shapes_equal_measured_ones(name):
-    def kept(device):
+    def kept():
         task = on_new_encoders(tiny(name))
-        x = planning.features(task, 2, 7, device)
+        x = planning.features(task, 2, 7)
         found = [planning.activation_bytes(task, x)]
         task.backbone.checkpoint_activations()
         return [*found, planning.activation_bytes(task, x)]
 
     with planning.meta_device():
-        predicted = kept("meta")
+        predicted = kept()
     # Kernels of the CPU keep a little more or less than the shapes say.
-    assert predicted == pytest.approx(kept("cpu"), rel=0.1)
+    assert predicted == pytest.approx(kept(), rel=0.1)
     assert predicted[1] < predicted[0]
 
 
@@ -109,25 +108,20 @@ def test_hours_cost_and_what_fits():
     assert parts[0].hours * 3600 == pytest.approx(seconds, rel=1e-3)
     # Of seven shards, both machines fetch the one on the border.
     assert found_of_parts.fetched == 8 / 7 and found.fetched == 1
-    assert all(way.fits and way.accumulation == 1 for way in found.ways)
+    assert all(way.fits for way in found.ways)
 
 
-def test_the_fewest_batches_that_fit():
-    weights = {"weights": 4e6, "gradients": 1e6}
+@pytest.mark.parametrize("number", long_but(range(4), 3))
+def test_the_largest_batch_fits_and_a_larger_one_does_not(number):
+    def way(rows, accumulation=1):
+        recipe = tiny(batch_size=2 * rows, accumulation=accumulation)
+        return training.plan(recipe, "v5e", 2, 10**6).ways[number]
 
-    def fewest(usable):
-        # Sixteen rows on each device.
-        memory = functools.partial(planning._memory, kind, weights, 16e6)
-        return planning._fewest(16, memory, usable)
-
-    kind = "fsdp"
-    assert fewest(21e6) == 1
-    # Gradients are kept a second time: 4 + 1 + 1 + 16 / 4.
-    assert fewest(10e6) == 4
-    assert fewest(5e6) is None
-    # And a third time, in the buckets that are sent.
-    kind = "data_parallel"
-    assert fewest(10e6) == 8
+    largest = way(64).largest
+    larger = way(largest + 1)
+    assert way(largest).fits and not larger.fits
+    # Too large a batch says how many rows of its parts fit.
+    assert larger.largest < largest and way(2 * larger.largest, 2).fits
 
 
 @pytest.mark.parametrize(

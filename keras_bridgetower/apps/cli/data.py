@@ -18,8 +18,8 @@ from keras_bridgetower.apps.cli.errors import UsageError
 
 GB = 1e9
 PLAN_COLUMNS = (
-    *("kind", "activations", "GB a device", "fits", "GFLOP a row"),
-    *("GB sent", "rows a second", "MB read", "hours", "cost"),
+    *("kind", "activations", "GB a device", "fits", "largest batch"),
+    *("GFLOP a row", "GB sent", "rows a second", "MB read", "hours", "cost"),
 )
 ONLY_COUNTED = ("rows", "row_bytes", "utilization", "network", "machines")
 ONLY_COUNTED += ("window", "price")
@@ -254,15 +254,9 @@ def plan(
         from keras_bridgetower.training import train
 
         chosen = train.with_changes(training.recipes.get(recipe), changes or ())
-        found = training.plan(
-            *(chosen, kind, int(number), None if rows is None else int(rows)),
-            utilization=utilization,
-            network=network,
-            machines=machines,
-            window=window,
-            price=price,
-            row_bytes=row_bytes,
-        )
+        given = {name: context.params[name] for name in ONLY_COUNTED}
+        given["rows"] = None if rows is None else int(rows)
+        found = training.plan(chosen, kind, int(number), **given)
     facts = {"recipe": recipe, "devices": devices, **dataclasses.asdict(found)}
     table = [_plan_row(way) for way in found.ways]
     output.show(as_json, facts, PLAN_COLUMNS, table)
@@ -298,7 +292,8 @@ def _compile(context, recipe, topology, distribute, changes, as_json):
 def _plan_row(way):
     return (
         *(way.kind, "computed again" if way.checkpoint else "kept"),
-        *(f"{way.needed / GB:.1f}", way.fits, f"{way.operations / 1e9:.0f}"),
+        *(f"{way.needed / GB:.1f}", way.fits, way.largest),
+        f"{way.operations / 1e9:.0f}",
         *(f"{way.sent / GB:.2f}", f"{way.rows_per_second:.0f}"),
         way.read and f"{way.read / 1e6:.1f}",
         f"{way.hours:.1f}",
@@ -307,14 +302,11 @@ def _plan_row(way):
 
 
 def _plan_warning(found, way):
-    parts = way.accumulation
     what = "computed again" if way.checkpoint else "kept"
-    fix = (
-        f"add --set accumulation={parts}" if parts else "not even one row fits"
-    )
     return (
         f"{way.kind}, activations {what}: {way.needed / GB:.0f} GB do not fit "
-        f"{found.memory / GB:.0f} GB of a device; {fix}"
+        f"{found.memory / GB:.0f} GB of a device. The largest batch that fits "
+        f"has {way.largest} rows: raise `accumulation` by --set"
     )
 
 
