@@ -142,13 +142,16 @@ def test_plans_that_cannot_be(message, change, values):
 
 def test_the_command(run):
     words = ["plan", "vqa_base", "--devices", "v5e:2", "--rows", "1e3"]
-    words += ["-s", "size=tiny", "-s", "batch_size=16", "--row-bytes", "5e4"]
-    words += ["--machines", "2", "-s", "image_size=32"]
+    words += ["-s", "size=tiny", "--row-bytes", "5e4"]
+    words += ["--machines", "2", "-s", "image_size=32", "-s", "batch_size=16"]
     found = json.loads(run(*words, "--json").out)
     assert found["steps"] == 10 * 63 and len(found["ways"]) == 4
     for way in found["ways"]:
         # Both machines fetch the only shard.
         assert way["read"] == 2 * 5e4 * way["rows_per_second"]
+    words[5] = "1e6"
+    said = run(*words, "-s", "batch_size=400000")
+    assert "rows a batch do: raise `accumulation` by --set" in said.err
     said = run("plan", "vqa_base", "--devices", "8", code=2)
     assert "such as h100:8" in said.err
     said = run("plan", "vqa_base", code=2)

@@ -303,10 +303,11 @@ def _plan_row(way):
 
 def _plan_warning(found, way):
     what = "computed again" if way.checkpoint else "kept"
+    fix = f"{way.largest} rows a batch do: raise `accumulation` by --set"
     return (
         f"{way.kind}, activations {what}: {way.needed / GB:.0f} GB do not fit "
-        f"{found.memory / GB:.0f} GB of a device. The largest batch that fits "
-        f"has {way.largest} rows: raise `accumulation` by --set"
+        f"{found.memory / GB:.0f} GB of a device; "
+        f"{fix if way.largest else 'not even one row fits'}"
     )
 
 
