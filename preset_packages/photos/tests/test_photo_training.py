@@ -6,6 +6,7 @@ import pytest
 import tiny_photos
 from builders import LONG_ELSEWHERE
 from builders import array
+from keras_bridgetower_photos.training import deepening
 from keras_bridgetower_photos.training import lists
 from keras_bridgetower_photos.training import model
 from keras_bridgetower_photos.training import swapping
@@ -140,6 +141,42 @@ def test_a_step_trains_the_fusion_and_leaves_the_towers(
         for old, part in zip(before, parts, strict=True)
     ]
     assert changed == [False] * 3 + [*learning] + [False] * (4 - len(learning))
+
+
+def test_a_layer_more_begins_as_the_identity(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(deepening, "_show", lambda *given: None)
+    tasks = new_tasks(tokenizer)
+    pool = Pool(tiny_photos.write_pool(tmp_path))
+    given = model.text_features(tokenizer, ["a photo of car"] * 2)
+    found = []
+    for vqa, pairs in (tasks, deepening.deepen(*tasks, pool)):
+        assert vqa.backbone is pairs.backbone
+        found.append(
+            pairs.backbone.fusion(
+                pairs.backbone.text_tower(given),
+                [x[:2].astype("float32") for x in pool.states],
+                padding_mask=given["padding_mask"],
+            )["pooled"]
+        )
+    assert pairs.backbone.fusion.taps == (-3, -2, -1, None, None)
+    assert np.allclose(*map(array, found), atol=1e-4)
+
+
+def test_colors_and_places_are_as_large_as_said():
+    rng = np.random.default_rng(0)
+    layer = keras.layers.Dense(8)
+    x = rng.normal(size=(50, 4, 20))
+    layer.build(x.shape)
+    old = array(layer.kernel)
+    mean, size = (x @ old).mean((0, 1)), (x @ old).std((0, 1)).mean()
+    deepening._show(layer, x, rng)
+    new = array(layer.kernel)
+    assert np.array_equal(old[:7], new[:7])
+    added = (x[..., 7:10] @ (new - old)[7:10]).std((0, 1)).mean()
+    assert added == pytest.approx(0.33 * size, rel=1e-3)
+    # Colors move no mean.
+    said = x @ new + array(layer.bias) - x[..., 10:] @ (new - old)[10:]
+    assert np.allclose(said.mean((0, 1)), mean, atol=1e-5)
 
 
 def test_with_fewer_words_a_task_says_the_same(tokenizer):
