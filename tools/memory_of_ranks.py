@@ -12,13 +12,13 @@ import argparse
 import json
 import time
 
-import keras
 import torch.distributed as dist
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from keras_bridgetower import training
 from keras_bridgetower.distribution import torch_fsdp
+from keras_bridgetower.training import planning
 from keras_bridgetower.training import train
 from keras_bridgetower.training.recipes import task_of_recipe
 
@@ -54,10 +54,7 @@ def measure(recipe, processes):
     shards = torch_fsdp.Shards(task, mesh)
     shards.train_with(task.optimizer)
     rows = recipe.batch_size // recipe.accumulation // processes
-    batch = keras.tree.map_structure(
-        lambda x: keras.ops.ones(x.shape, x.dtype),
-        task_of_recipe.batch(task, recipe, rows),
-    )
+    batch = planning.ones_like(task_of_recipe.batch(task, recipe, rows))
     with shards.split():
         # The last part holds all others.
         tracker = FSDPMemTracker(shards._parts[-1])

@@ -239,20 +239,18 @@ def _counted(recipe, rows):
     found = {}
     with meta_device():
         task = task_of_recipe.on_new_encoders(recipe)
-        x, larger = (
-            features(task, n, recipe.text_length) for n in (rows, rows + 1)
-        )
-        again = [largest_block(task, batch) for batch in (x, larger)]
+        sizes = []
+        for number in (rows, rows + 1):
+            x = features(task, number, recipe.text_length)
+            sizes.append((x, output_bytes(task, x), largest_block(task, x)))
         for checkpoint in (False, True):
             if checkpoint:
                 task.backbone.checkpoint_activations()
             kept, more = (
-                activation_bytes(task, batch)
-                + output_bytes(task, batch)
-                + checkpoint * block
-                for batch, block in zip((x, larger), again, strict=True)
+                activation_bytes(task, x) + outputs + checkpoint * block
+                for x, outputs, block in sizes
             )
-            operations = step_operations(task, x) // rows
+            operations = step_operations(task, sizes[0][0]) // rows
             found[checkpoint] = kept, more - kept, operations
     return task, found
 
@@ -343,9 +341,13 @@ def features(task, rows, tokens):
         task: a task.
         rows, tokens: int, samples and tokens of each text.
     """
+    return ones_like(task_of_recipe.features(task, rows, tokens))
+
+
+def ones_like(tensors):
+    """Return ones of the shapes and dtypes of tensors, in their structure."""
     return keras.tree.map_structure(
-        lambda x: keras.ops.ones(x.shape, x.dtype),
-        task_of_recipe.features(task, rows, tokens),
+        lambda x: keras.ops.ones(x.shape, x.dtype), tensors
     )
 
 

@@ -1,5 +1,6 @@
 """A plan counts what training really needs."""
 
+import dataclasses
 import json
 
 import keras
@@ -8,6 +9,7 @@ from builders import FASTEST
 from builders import long_but
 
 from keras_bridgetower import training
+from keras_bridgetower.apps.cli.data import _plan_warning
 from keras_bridgetower.training import planning
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes.task_of_recipe import on_new_encoders
@@ -109,6 +111,13 @@ def test_hours_cost_and_what_fits():
     # Of seven shards, both machines fetch the one on the border.
     assert found_of_parts.fetched == 8 / 7 and found.fetched == 1
     assert all(way.fits for way in found.ways)
+    # Sums of gradients, and with whole weights the buckets that are sent.
+    for way, many in zip(parts, (2, 2, 1, 1), strict=True):
+        gradients = way.memory["gradients"]
+        assert way.memory["accumulated"] == many * gradients
+    assert {way.memory["accumulated"] for way in found.ways} == {0}
+    none = dataclasses.replace(plain, largest=0)
+    assert _plan_warning(found, none).endswith("; not even one row fits")
 
 
 @pytest.mark.parametrize("number", long_but(range(4), 3))

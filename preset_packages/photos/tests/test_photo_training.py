@@ -144,7 +144,7 @@ def test_a_step_trains_the_fusion_and_leaves_the_towers(
 
 
 def test_a_layer_more_begins_as_the_identity(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(deepening, "_show", lambda *given: None)
+    monkeypatch.setattr(deepening, "_enlarge", lambda *given: None)
     tasks = new_tasks(tokenizer)
     pool = Pool(tiny_photos.write_pool(tmp_path))
     given = model.text_features(tokenizer, ["a photo of car"] * 2)
@@ -169,7 +169,7 @@ def test_colors_and_places_are_as_large_as_said():
     layer.build(x.shape)
     old = array(layer.kernel)
     mean, size = (x @ old).mean((0, 1)), (x @ old).std((0, 1)).mean()
-    deepening._show(layer, x, rng)
+    deepening._enlarge(layer, x, rng)
     new = array(layer.kernel)
     assert np.array_equal(old[:7], new[:7])
     added = (x[..., 7:10] @ (new - old)[7:10]).std((0, 1)).mean()

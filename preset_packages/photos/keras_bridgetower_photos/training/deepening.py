@@ -63,7 +63,7 @@ def deepen(vqa, pairs, pool, seed=0):
         tokens = ops.convert_to_numpy(joined[side])[here]
         _begin_as_identity(new.fusion, known, side, last, tokens)
     for layer, x in zip(new.fusion.image_projections, states, strict=True):
-        _show(layer, x[:, 1:], rng)
+        _enlarge(layer, x[:, 1:], rng)
     pairs_on_new = kbt.BridgeTowerPretraining(
         new, pairs.preprocessor, projection_dim=model.SPACE
     )
@@ -93,7 +93,7 @@ def _begin_as_identity(fusion, known, side, last, tokens):
         weight.assign(values)
 
 
-def _show(layer, x, rng):
+def _enlarge(layer, x, rng):
     """Enlarge what a projection returns of the color and of the place."""
     kernel = ops.convert_to_numpy(layer.kernel).copy()
     bias = ops.convert_to_numpy(layer.bias).copy()
