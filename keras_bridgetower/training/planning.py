@@ -358,7 +358,7 @@ def activation_bytes(task, x):
     """
     with _storages_kept(task) as kept:
         task(x, training=True)
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(kept.values())
 
 
 def output_bytes(task, x):
@@ -384,8 +384,7 @@ def largest_block(task, x):
         def run(*args, **kwargs):
             before = len(kept)
             outputs = call(*args, **kwargs)
-            new = list(kept.values())[before:]
-            sizes.append(sum(storage.nbytes() for storage in new))
+            sizes.append(sum(list(kept.values())[before:]))
             return outputs
 
         return run
@@ -403,17 +402,20 @@ def largest_block(task, x):
 
 @contextlib.contextmanager
 def _storages_kept(task):
-    """Return a context, and a dict of what autograd keeps but for weights."""
+    """Return a context, and the bytes of each storage that autograd keeps.
+
+    Weights are not among them.
+    """
     import torch
 
-    weights = {w.value.untyped_storage()._cdata for w in task.weights}
-    # Storages are kept alive, so that no other one gets their address.
+    # A storage has one Python object as long as that is alive.
+    weights = {w.value.untyped_storage() for w in task.weights}
     kept = {}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage
+        if storage not in weights:
+            kept[storage] = storage.nbytes()
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks

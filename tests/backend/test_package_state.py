@@ -15,6 +15,8 @@ PRIVATE = "backend/keras_private/"
 # Private names of other libraries.
 FOREIGN = {
     *(("torch", "_foreach_"), ("os", "_exit")),
+    # What PyTorch runs for attention on a CPU; a plan counts what it keeps.
+    ("torch.ops.aten", "_scaled_dot_product_flash_attention_for_cpu"),
     # Of a named tuple, documented.
     ("self", "_field_defaults"),
     # TensorFlow; without it the labels of a stream are unknown.
