@@ -51,6 +51,8 @@ def main(description, names, given=None, callbacks=lambda checkpoint: []):
         max_bad_share=0.001,
         window=16,
         lanes=None,
+        shard_devices=None,
+        gradient_dtype=None,
     )
     settings = commands.parse_args(given)
     recipe = paper.get(settings.recipe)

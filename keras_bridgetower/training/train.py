@@ -28,6 +28,7 @@ from keras_bridgetower.training.recipes import task_of_recipe
 from keras_bridgetower.training.runs.checkpoint import Checkpoint
 
 SPLITS = ("train", "validation", "test")
+OF_DISTRIBUTION = ("shard_devices", "gradient_dtype")
 
 
 def with_changes(recipe, changes):
@@ -78,7 +79,8 @@ def run(
         settings: namespace of `data` (folders of records), `init` or
             `encoders`, `output` (path or URL), `seed`, `every`, `window`,
             `lanes`, `force_resume`, `other_hosts`, `max_bad_share`,
-            `distribute` and `shard_devices`: the options of the command line.
+            `distribute`, `shard_devices` and `gradient_dtype`: the options of
+            the command line.
         folders: callable from the run's strategy to the folders of records.
             By default `settings.data`.
         start: callable from recipe, settings and labels to the task to train.
@@ -94,9 +96,9 @@ def run(
         ValueError: records, a preset or a length that do not match the recipe.
     """
     print(recipe, flush=True)
-    size = settings.shard_devices
-    groups = {"shard_devices": size} if size else {}
-    strategy = distribute(settings.distribute, **groups)
+    given = {name: getattr(settings, name) for name in OF_DISTRIBUTION}
+    given = {name: value for name, value in given.items() if value}
+    strategy = distribute(settings.distribute, **given)
     keras.utils.set_random_seed(settings.seed)
     share = settings.max_bad_share
     own = folders or (lambda strategy: settings.data)

@@ -54,6 +54,7 @@ ONE_LINE = [
     (WRONG_USAGE, "need `--runner`", *PREDICT, "b", "--pictures", "a"),
     (WRONG_USAGE, "`--init` and `--encoders", "train", "x", "--data", "x"),
     (WRONG_USAGE, "`--distribute fsdp`", *TRAIN, "--shard-devices", "2"),
+    (WRONG_USAGE, "needs PyTorch, and", *TRAIN, "--gradient-dtype", "float32"),
     (FAILED, "`recipe` must be one of", "train", "vqa_bas", *TRAIN[2:]),
     (FAILED, "`field` must be one of", *TRAIN, "--set", "batchsize=3"),
     (FAILED, "`new_poolers` must be", *TRAIN, "--set", "new_poolers=false"),

@@ -1,6 +1,7 @@
 """Examples run offline and print what they promise; so does the benchmark."""
 
 import ast
+import inspect
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import example
 import gallery
+import miniature_run
 import pytest
 from builders import FASTEST
 from builders import roberta
@@ -24,6 +26,7 @@ from turns.works import Contender
 from turns.works import Work
 
 import keras_bridgetower as kbt
+from keras_bridgetower.apps.cli import data
 from keras_bridgetower.training.recipes import paper
 from keras_bridgetower.training.recipes import task_of_recipe
 
@@ -119,6 +122,18 @@ def test_reranker_learns_from_judged_lists(tmp_path):
     found = re.findall(r"nDCG@10, .*: ([\d.]+)", printed)
     search, before, after = map(float, found)
     assert after > max(search, before) + 0.03
+
+
+def test_a_miniature_has_all_settings_of_the_command(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        miniature_run.train, "run", lambda *values, **_: given.append(values)
+    )
+    miniature_run.main("", ["vqa_base"], [])
+    ((_, settings, *_),) = given
+    options = inspect.signature(data.train).parameters.keys()
+    others = {"context", "data", "out", "changes", "as_json"}
+    assert options - others <= vars(settings).keys()
 
 
 @pytest.mark.slow

@@ -83,6 +83,7 @@ def test_entailment_labels_in_another_order_are_rejected(tmp_path):
         seed=0,
         distribute="none",
         shard_devices=None,
+        gradient_dtype=None,
         max_bad_share=0.0,
         window=16,
         lanes=None,

@@ -327,6 +327,7 @@ def train(
     max_bad_share: Annotated[float, typer.Option(min=0, max=1)] = 0.001,
     distribute: str = "auto",
     shard_devices: models.CountOrNone = None,
+    gradient_dtype: str | None = None,
     changes: models.Changes = None,
     as_json: models.AsJson = False,
 ):
@@ -358,9 +359,19 @@ def train(
         distribute: Devices, as `kbt.distribute` takes them.
         shard_devices: With `--distribute fsdp`, devices that have one copy of
             the weights together, such as those of a host. By default all.
+        gradient_dtype: On PyTorch, in which gradients are sent and summed, such
+            as bfloat16. Needs `--distribute data_parallel` or `fsdp`.
         changes: Override a recipe field, such as batch_size=64. May be given
             again.
     """
+    if gradient_dtype and not (
+        distribute in ("data_parallel", "fsdp")
+        and frameworks.chosen_backend()[0] == "torch"
+    ):
+        raise UsageError(
+            "`--gradient-dtype` needs PyTorch, and `--distribute fsdp` or "
+            "data_parallel."
+        )
     if shard_devices and distribute != "fsdp":
         raise UsageError("`--shard-devices` needs `--distribute fsdp`.")
     if (init is None) == (encoders is None):
