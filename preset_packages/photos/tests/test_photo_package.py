@@ -185,10 +185,13 @@ def test_a_search_reranks_where_that_improves_all_lists(stored):
     _, package, _ = stored
     rows = json.loads((package / "table.json").read_text())
     assert {row["reranks"] for row in rows.values()} == {False}
-    for gains, improves in (((0.1, 0.02), True), ((0.1, -0.01), False)):
+    for lows, improves in (((0.1, 0.02), True), ((0.1, -0.01), False)):
+        gains = [
+            {"difference": 0.2, "95 % interval": f"{low:.3f} to 0.300"}
+            for low in lows
+        ]
         lists = {
-            f"{i}, re-ranked": {"nDCG@10": {"difference": gain}}
-            for i, gain in enumerate(gains)
+            f"{i}, re-ranked": {"nDCG@10": gain} for i, gain in enumerate(gains)
         }
         lists = {"search": {"named": {"R@1": 3.0}, **lists, "pictures": 9}}
         found = release.reranking({"scores_validation": lists})

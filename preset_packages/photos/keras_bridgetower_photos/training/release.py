@@ -25,7 +25,7 @@ from keras_bridgetower.presets import registry
 from keras_bridgetower_photos.training import credits
 from keras_bridgetower_photos.training import packages
 from keras_bridgetower_photos.training import things
-from keras_bridgetower_photos.training.aligning import SHARPNESS
+from keras_bridgetower_photos.training.score import SIMILARITY
 
 FAMILY = "bridgetower_small_photo_"
 # The folder that all presets share, and the Python package around it.
@@ -138,15 +138,18 @@ def describe(package, rows, record, shown):
 
 
 def reranking(record):
-    """Return how a search reranks: only where that improves validation."""
+    """Return how a search reranks: only if all lists of validation gain.
+
+    The whole interval of the gain must be above zero.
+    """
     found = record.get("scores_validation", {}).get("search", {})
-    gains = [
-        lists["nDCG@10"]["difference"]
+    lows = [
+        float(lists["nDCG@10"]["95 % interval"].split(" to ")[0])
         for name, lists in found.items()
         if name.endswith("re-ranked")
     ]
-    improves = bool(gains) and min(gains) > 0
-    return {"reranks": improves, "similarity_weight": SHARPNESS}
+    improves = bool(lows) and min(lows) > 0
+    return {"reranks": improves, "similarity_weight": SIMILARITY}
 
 
 def card(rows, record, shown):

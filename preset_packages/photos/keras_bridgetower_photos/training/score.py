@@ -24,7 +24,6 @@ from keras_bridgetower_photos.training import packages
 from keras_bridgetower_photos.training import questions
 from keras_bridgetower_photos.training import scenes
 from keras_bridgetower_photos.training import things
-from keras_bridgetower_photos.training.aligning import SHARPNESS
 from keras_bridgetower_photos.training.model import states_of
 from keras_bridgetower_photos.training.model import text_features
 from keras_bridgetower_photos.training.model import vqa_on
@@ -35,6 +34,7 @@ LISTED = 20  # Pictures of a list that matching orders again.
 KEPT = (1, 5, 10)
 KINDS = ("named", "described")  # Texts that search.
 SPLITS = ("train", "validation", "test")
+SIMILARITY = 400.0  # Its factor beside matching, chosen on validation.
 
 
 class Judge(keras.Model):
@@ -158,7 +158,7 @@ class Scored:
         said = np.repeat(texts, listed.shape[1]).tolist()
         match = self.judge.judge(said, states, listed.ravel())["match"]
         near = np.take_along_axis(near, listed, 1)
-        return order, match.reshape(listed.shape) + SHARPNESS * near
+        return order, match.reshape(listed.shape) + SIMILARITY * near
 
     def search_scores(self, split):
         """Search all pictures; then order the first of each list again."""
