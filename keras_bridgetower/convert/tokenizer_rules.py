@@ -130,17 +130,22 @@ def xlm_roberta(words, unknown, config):
 
 
 def deberta(words, unknown, config):
-    """Return the values for DeBERTa-v3."""
+    """Return the values for DeBERTa-v3.
+
+    Characters are mapped as in transformers from 5.25 on: earlier versions
+    ignored the table in the file.
+    """
     split = [pre_tokenizers.Punctuation("isolated")]
-    steps = [
-        normalizers.Lowercase(),
-        normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "),
-        normalizers.NFC(),
-        normalizers.Strip(left=False),
-    ]
-    steps = steps if config.get("do_lower_case") else steps[1:]
+    end = normalizers.Strip(left=False)
+    if words.characters:
+        spaces = normalizers.Replace(Regex(" {2,}"), " ")
+        steps = [*words.characters, end, spaces]
+    else:
+        spaces = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
+        steps = [spaces, normalizers.NFC(), end]
+    lower = [normalizers.Lowercase()] if config.get("do_lower_case") else []
     split = split if config.get("split_by_punct") else []
-    return _unigram(words, unknown, steps, split, config, "first")
+    return _unigram(words, unknown, lower + steps, split, config, "first")
 
 
 def albert(words, unknown, config):

@@ -39,8 +39,6 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 UNIGRAM = 1
 # Types of pieces: `<unk>`, and those that never occur in a text.
 SPECIAL = (2, 3)
-# Pieces defined by a user, which are matched before all others.
-DEFINED = 4
 # Both tokenizers must give it the same ids.
 PROBE = "The 2 quick Foxes' red-brown fur, isn't it?"
 
@@ -357,9 +355,9 @@ def _pieces(path, special):
     table = proto.normalizer_spec.precompiled_charsmap
     table = [normalizers.Precompiled(table)] if table else []
     added = [
-        {"content": p.piece, "special": p.type in SPECIAL, "normalized": False}
+        {"content": p.piece, "special": True, "normalized": False}
         for p in proto.pieces
-        if p.type in (*SPECIAL, DEFINED)
+        if p.type in SPECIAL
     ]
     return rules.Words(pieces, (), table, added)
 

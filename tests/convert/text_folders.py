@@ -72,6 +72,7 @@ def _pieces(name, **kwargs):
             character_coverage=0.98,
             hard_vocab_limit=False,
             minloglevel=2,
+            user_defined_symbols="@user",
             **kwargs,
         )
         folder.mkdir(exist_ok=True)
