@@ -7,6 +7,7 @@ functions are thread-safe.
 
 import keras
 
+from keras_bridgetower.backend.keras_private.training import eager_first
 from keras_bridgetower.backend.keras_private.variables import has_value
 
 
@@ -95,15 +96,8 @@ def _torch_forward(model, settings):
     def run(inputs):
         return model(inputs, training=False)
 
-    if settings.jit_compile and not settings.run_eagerly:
-        run = torch.compile(run)
-
-    def without_gradients(inputs):
-        tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
-        with torch.no_grad():
-            return run(tensors)
-
-    return without_gradients
+    others = run if is_eager(settings) else torch.compile(run)
+    return torch.no_grad()(eager_first(run, others))
 
 
 def _jax_forward(model, settings):

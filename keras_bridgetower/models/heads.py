@@ -360,7 +360,7 @@ class ContrastiveHead(keras.layers.Layer):
             shape=(),
             initializer=keras.initializers.Constant(LOGIT_SCALE),
             # The authors clamp their temperature before every step.
-            constraint=_clamp_scale,
+            constraint=lambda value: ops.clip(value, *LOGIT_SCALE_LIMITS),
             dtype="float32",
             name="logit_scale",
         )
@@ -386,10 +386,6 @@ def _unit(x):
     # The same lower bound as in torch's `normalize`.
     norm = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
     return x / ops.maximum(norm, 1e-12)
-
-
-def _clamp_scale(value):
-    return ops.clip(value, *LOGIT_SCALE_LIMITS)
 
 
 def divide_logits(head, temperature):

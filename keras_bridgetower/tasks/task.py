@@ -864,20 +864,13 @@ class BridgeTowerTask(PatchedModel, keras_hub.models.Task, Exported):
             return self._keras("predict_on_batch", features)
 
     def make_train_function(self, force=False):
-        if self.train_function is None or force:
-            super().make_train_function(force=True)
-            self.train_function = keras_training.reads_held(
-                self, self.train_function
-            )
-        return self.train_function
+        return keras_training.make(self, super(), "train_function", force)
 
     def make_test_function(self, force=False):
-        if self.test_function is None or force:
-            super().make_test_function(force=True)
-            self.test_function = keras_training.reads_held(
-                self, self.test_function
-            )
-        return self.test_function
+        return keras_training.make(self, super(), "test_function", force)
+
+    def make_predict_function(self, force=False):
+        return keras_training.make(self, super(), "predict_function", force)
 
     def train_step(self, *args):
         with backend_ops.after_reading(args[-1]):

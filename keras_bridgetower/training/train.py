@@ -4,6 +4,7 @@
 """
 
 import ast
+import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -46,15 +47,10 @@ def with_changes(recipe, changes):
         field, equals, value = change.partition("=")
         if not equals:
             raise ValueError(f"--set must be FIELD=VALUE. Received: {change!r}")
-        values[field] = _value(value)
+        values[field] = value
+        with contextlib.suppress(ValueError, SyntaxError):
+            values[field] = ast.literal_eval(value)
     return recipe.replace(**values)
-
-
-def _value(text):
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def build_task(recipe, settings, labels):

@@ -44,6 +44,24 @@ def test_attention_parts_no_graph():
 
 
 @pytest.mark.slow
+def test_arrays_are_compiled_once():
+    """The first batch names layers; arrays of NumPy part no graph."""
+    from torch._dynamo.utils import counters
+
+    task, counted, found = kbt.BridgeTowerVQA(shallow(), preprocessor()), [], []
+    task.compile(jit_compile=True)
+    x = raw()[0]
+    counters.clear()
+    for _ in range(3):
+        found.append(task.predict_on_batch(x))
+        counted.append(counters["stats"]["unique_graphs"])
+    assert counted == [0, 1, 1]
+    task.compile(jit_compile=False)
+    expected = task.predict_on_batch(x)
+    assert all(abs(x - expected).max() < 1e-5 for x in found)
+
+
+@pytest.mark.slow
 def test_predict_is_one_graph():
     task = retrieval(**one_layer_each())
     check_whole(task.predict_step, (tensors(features(task.backbone)),))

@@ -12,9 +12,16 @@ from keras_bridgetower import training
 from keras_bridgetower.apps.cli.data import _plan_warning
 from keras_bridgetower.training import planning
 from keras_bridgetower.training.recipes import paper
+from keras_bridgetower.training.recipes import task_of_recipe
 from keras_bridgetower.training.recipes.task_of_recipe import on_new_encoders
 
 pytestmark = FASTEST
+
+
+@pytest.fixture
+def few_layers(monkeypatch):
+    """Recipes of one layer of each kind: a plan runs all layers."""
+    monkeypatch.setitem(task_of_recipe.SIZES, "tiny", (16, 2, 1, 1, 8))
 
 
 def tiny(name="vqa_base", **values):
@@ -83,6 +90,7 @@ def test_weights_by_kind():
     assert whole["optimizer"] / 4 < split["optimizer"] < whole["optimizer"] / 3
 
 
+@pytest.mark.usefixtures("few_layers")
 def test_hours_cost_and_what_fits():
     recipe = tiny(batch_size=64, epochs=3)
     found = training.plan(recipe, "v5e", 4, 640, utilization=0.5, price=2.0)
@@ -120,6 +128,7 @@ def test_hours_cost_and_what_fits():
     assert _plan_warning(found, none).endswith("; not even one row fits")
 
 
+@pytest.mark.usefixtures("few_layers")
 @pytest.mark.parametrize("number", long_but(range(4), 3))
 def test_the_largest_batch_fits_and_a_larger_one_does_not(number):
     def way(rows, accumulation=1):
@@ -149,6 +158,7 @@ def test_plans_that_cannot_be(message, change, values):
         training.plan(tiny(batch_size=64), **given)
 
 
+@pytest.mark.usefixtures("few_layers")
 def test_the_command(run):
     words = ["plan", "vqa_base", "--devices", "v5e:2", "--rows", "1e3"]
     words += ["-s", "size=tiny", "--row-bytes", "5e4"]

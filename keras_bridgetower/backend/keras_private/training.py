@@ -148,16 +148,56 @@ class _Batches:
             raise
 
 
-def reads_held(model, function):
-    """Let a function that Keras compiled for TensorFlow read held iterators.
+def make(model, parent, name, force):
+    """Let Keras make a function of its loops, such as `train_function`.
+
+    On TensorFlow it reads held iterators. On PyTorch the first batch is not
+    compiled.
 
     Args:
         model: the `keras.Model`.
-        function: its `train_function` or `test_function`. Those of other
-            backends get batches, and stay as they are.
+        parent: its `super()`, whose method makes the function.
+        name: str, the attribute in which Keras keeps the function.
+        force: bool, whether one that is there is made again.
+
+    Returns:
+        The function.
     """
-    if keras.config.backend() != "tensorflow":
-        return function
+    if getattr(model, name) is None or force:
+        make_function = getattr(parent, f"make_{name}")
+        make_function(force=True)
+        function = getattr(model, name)
+        if keras.config.backend() == "tensorflow":
+            function = _reads_held(model, function)
+        elif keras.config.backend() == "torch" and model.jit_compile:
+            model.jit_compile = False
+            make_function(force=True)
+            model.jit_compile = True
+            function = eager_first(getattr(model, name), function)
+        setattr(model, name, function)
+    return getattr(model, name)
+
+
+def eager_first(first, others):
+    """Return a function that calls `others`, but `first` the first time.
+
+    Keras names layers and creates variables at their first call, and
+    `torch.compile` would compile all again. NumPy arrays would break its
+    graph, so both get tensors.
+    """
+    functions = iter([first])
+
+    def tensor(x):
+        return keras.ops.convert_to_tensor(x) if hasattr(x, "__array__") else x
+
+    def call(data):
+        return next(functions, others)(keras.tree.map_structure(tensor, data))
+
+    return call
+
+
+def _reads_held(model, function):
+    """Let a function that Keras compiled for TensorFlow read held iterators."""
     import tensorflow as tf
 
     @functools.wraps(function)

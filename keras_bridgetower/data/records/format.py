@@ -109,6 +109,7 @@ class Draft:
 def encode(record):
     """Convert a record to the bytes of a `tf.train.Example`."""
     samples = record.samples
+    scores = [score for s in samples for score in s.scores]
     feature = {
         "key": _texts([record.key]),
         "source": _texts([record.source]),
@@ -117,7 +118,7 @@ def encode(record):
         "text": _texts([s.text for s in samples]),
         "label": _ints([label for s in samples for label in s.labels]),
         "label_count": _ints([len(s.labels) for s in samples]),
-        "score": _floats([score for s in samples for score in s.scores]),
+        "score": tf.train.Feature(float_list=tf.train.FloatList(value=scores)),
         "score_count": _ints([len(s.scores) for s in samples]),
     }
     example = tf.train.Example(features=tf.train.Features(feature=feature))
@@ -257,10 +258,6 @@ def _texts(values):
 
 def _ints(values):
     return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-
-def _floats(values):
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
 def _split(values, counts):

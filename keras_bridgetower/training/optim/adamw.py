@@ -178,14 +178,11 @@ class AdamW(keras.optimizers.Optimizer):
         learns = [
             (g, v)
             for g, v in zip(grads, variables, strict=True)
-            if self._factor(v) is not None
+            if self._factors[self._get_variable_index(v)] is not None
         ]
         grads, finite = _finite([g for g, _ in learns])
         self.skipped.assign_add(1 - ops.cast(finite, "int32"))
         return grads, [v for _, v in learns], finite
-
-    def _factor(self, variable):
-        return self._factors[self._get_variable_index(variable)]
 
     def update_step(self, gradient, variable, learning_rate):
         index, dtype = self._get_variable_index(variable), variable.dtype
