@@ -35,6 +35,8 @@ class Groups:
         vectors: float32 `(classes, space)`, the classes as names have them.
     """
 
+    pictures = 2  # Of a group: a scene, its near miss, and others.
+
     def __init__(self, folder, classes, vectors):
         self.pools = [
             Pool(path, in_memory=False) for path in sorted(folder.iterdir())
@@ -44,7 +46,7 @@ class Groups:
         ]
         self.of = {sort: [] for sort in SORTS}
         for number, pool in enumerate(self.pools):
-            for row in range(0, len(pool.rows), 2):
+            for row in range(0, len(pool.rows), self.pictures):
                 self.of[pool.rows[row]["sort"]].append((number, row))
 
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -57,7 +59,7 @@ class Groups:
         y, x = (np.mgrid[: start.GRID, : start.GRID] + 0.5) / start.GRID
         found = {}
         for pool, scenes in zip(self.pools, self.scenes, strict=True):
-            for row in range(0, len(scenes), 2):
+            for row in range(0, len(scenes), self.pictures):
                 for one in scenes[row].things:
                     far = np.maximum(abs(x - one.x), abs(y - one.y))
                     places = 1 + np.flatnonzero(far < 0.35 * one.size)
