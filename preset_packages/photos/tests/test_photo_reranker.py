@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_photos
 from builders import FASTEST
+from keras_bridgetower_drawings.training.scenes import captions
 from keras_bridgetower_drawings.training.scenes import claim as drawings_claim
 from keras_bridgetower_drawings.training.scenes import reading
 from keras_bridgetower_drawings.training.scenes.scenes import COLORS
@@ -16,9 +17,12 @@ from keras_bridgetower_drawings.training.scenes.scenes import SORTS
 from keras_bridgetower_drawings.training.scenes.seeing import at_places
 from keras_bridgetower_drawings.training.scenes.things import Thing
 from keras_bridgetower_photos.training import pools
+from keras_bridgetower_photos.training.reranker import cards
 from keras_bridgetower_photos.training.reranker import claim
 from keras_bridgetower_photos.training.reranker import fusing
+from keras_bridgetower_photos.training.reranker import judging
 from keras_bridgetower_photos.training.reranker import score
+from keras_bridgetower_photos.training.reranker import score_judging
 from keras_bridgetower_photos.training.reranker import seeing
 from keras_bridgetower_photos.training.reranker import start
 from keras_bridgetower_photos.training.reranker import train
@@ -125,6 +129,7 @@ def run(disks, tmp_path):
         rows=rows,
         drawn=drawn,
         groups=groups,
+        vectors=classes,
         sample=sample,
         sees=seeing.Seeing(sample[0]),
         reads=reading.Reading(task, vectors, vectors),
@@ -196,3 +201,106 @@ def test_compared_fusions_score_kept_states_as_pictures(run, monkeypatch):
         assert task.backbone.fusion.count_params() == weights[name]
         assert np.abs(found[name] - task.score(pictures, texts)).max() < 1e-3
     assert np.abs(found["METER"] - found["BridgeTower"]).max() > 0.01
+
+
+def carded(world, rng, side, count=2):
+    """Return the rows and pictures of groups under cards, of each sort."""
+    rows, drawn = [], []
+    while len(rows) < count * len(SORTS) * cards.PICTURES:
+        sort = SORTS[len(rows) // cards.PICTURES % len(SORTS)]
+        for scene, card in cards.group(world, rng, sort) or ():
+            rows.append({"sort": sort, "scene": scene, "card": card})
+            drawn.append(cards.shown(world, scene, card, side))
+    return rows, drawn
+
+
+def test_judgments_are_true(disks):
+    """Of captions by what is seen and hidden, of statements by their halves."""
+    world, rng = World(disks, "training"), np.random.default_rng(0)
+    rows, drawn = carded(world, rng, 96)
+    for first in range(0, len(rows), cards.PICTURES):
+        sort, group = rows[first]["sort"], rows[first : first + cards.PICTURES]
+        scenes = [row["scene"] for row in group]
+        for row, picture in zip(group, drawn[first:], strict=False):
+            bare = world.draw(row["scene"], 96)
+            assert (row["card"] is None) == (picture == bare).all()
+        told = captions.captions(scenes[0], sort, "training", rng, scenes[1])
+        labels = []
+        for text, picture, label in judging.hypotheses(sort, rng):
+            text, row = told[text], group[picture]
+            seen = row["card"] is None or not any(
+                max(abs(row["card"][0] - one.x), abs(row["card"][1] - one.y))
+                < 0.05
+                for one in row["scene"].things
+                if one.name in text.names
+            )
+            holds = text.facts <= row["scene"].facts
+            labels.append(judging.LABELS[label])
+            if labels[-1] == "entailment":
+                assert holds and seen
+            elif labels[-1] == "contradiction":
+                assert not holds
+            else:
+                assert row["card"] is not None
+        assert sorted(labels) == sorted(2 * judging.LABELS)
+        texts, pairs, halves, kinds, true = judging.statements(
+            scenes[:2], told, "training", rng
+        )
+        for text, pair, half, kind, whole in zip(
+            texts, pairs, halves, kinds, true, strict=True
+        ):
+            caption = next(one for one in told if one.text in text)
+            found = [caption.facts <= scenes[i].facts for i in pair]
+            assert found == list(half)
+            name = list(judging.KINDS)[kind]
+            expected = {
+                "both": sum(found) == 2,
+                "one": sum(found) == 1,
+                "neither": sum(found) == 0,
+                "some": sum(found) > 0,
+                "left": found[0],
+                "right": found[1],
+            }
+            assert expected[name] == whole
+
+
+def test_judging_trains_the_tasks_that_are_saved(run, disks):
+    rng, task = np.random.default_rng(1), run.task
+    start.enter(task, run.sees, run.reads, run.sample)
+    start.know_drawings(task)
+    given = task.preprocessor.tokenizer, task.preprocessor.image_converter
+    entailment = kbt.BridgeTowerEntailment(
+        task.backbone, kbt.BridgeTowerEntailmentPreprocessor(*given)
+    )
+    nlvr2 = kbt.BridgeTowerNLVR2(
+        task.backbone, kbt.BridgeTowerNLVR2Preprocessor(*given)
+    )
+    rows, drawn = carded(World(disks, "training"), rng, SIDE)
+    states = task.backbone.image_tower(given[1](np.stack(drawn)))
+    states = [keras.ops.convert_to_numpy(x) for x in states]
+    pools.write(run.folder / "judged" / "pool_0", states, rows)
+    groups = judging.Groups(run.folder / "judged", run.nouns, run.vectors)
+    groups.class_of = run.groups.class_of
+    learner = judging.Judging(task, entailment, nlvr2)
+    data = judging.batches(groups, given[0], 1, 0)
+    learner.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
+    losses = learner.fit(data, epochs=3, verbose=0).history["loss"]
+    assert losses[2] < losses[0]
+    x, y = data[0]
+    *_, judged, compared, _ = map(keras.ops.convert_to_numpy, learner(x))
+    joined = np.concatenate(x["images"], -1)
+
+    def told(texts):
+        return {k: x[k][texts] for k in ("token_ids", "padding_mask")}
+
+    of = {"images": joined[x["judged_images"]]} | told(x["judged_texts"])
+    assert np.abs(entailment.predict_features(of) - judged).max() < 1e-3
+    both = joined[np.stack([x["left"], x["right"]], 1)]
+    of = {"images": both} | told(x["pair_texts"])
+    assert np.abs(nlvr2.predict_features(of) - compared).max() < 1e-3
+    held = World(disks, "test")
+    rows, _ = carded(held, rng, SIDE, 4)
+    found = score_judging.tables(entailment, nlvr2, held, rows)
+    assert set(found["captions"]) == {"fusion", "card alone"}
+    assert 50 <= found["captions"]["card alone"]["all"] < 60
+    assert set(found["statements"]["fusion"]) >= set(judging.KINDS)

@@ -92,6 +92,10 @@ class Judging(fusing.Matching):
         super().__init__(tasks[0])
         self.entailment = tasks[1].heads["entailment"]
         self.nlvr2 = tasks[2].heads["nlvr2"]
+        # Of a statement and one of its pictures: whether the caption is true
+        # of it, and the kind of the statement.
+        self.halves = keras.layers.Dense(1 + len(KINDS))
+        self.halves.build((None, 2 * self.backbone.fusion.hidden_dim))
         for name in (*LABELS, *KINDS):
             self.rates[name] = keras.metrics.Mean(name=name)
 
@@ -129,12 +133,13 @@ class Judging(fusing.Matching):
             *outputs,
             self.entailment(judged),
             self.nlvr2(ops.concatenate(both, -1), training=training),
+            self.halves(ops.stack(both, 1)),
         )
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        *matched, judged, compared = y_pred
+        *matched, judged, compared, halves = y_pred
         loss = super().compute_loss(x, y, tuple(matched))
         for logits, key, named, of in (
             (judged, "labels", LABELS, "labels"),
@@ -148,7 +153,13 @@ class Judging(fusing.Matching):
                 y[key], logits, from_logits=True
             )
             loss += 2 * ops.mean(entropy)
-        return loss
+        told = ops.binary_crossentropy(
+            ops.cast(y["halves"], "float32"), halves[..., 0], from_logits=True
+        )
+        of_kind = keras.losses.sparse_categorical_crossentropy(
+            ops.stack([y["kinds"]] * 2, 1), halves[..., 1:], from_logits=True
+        )
+        return loss + ops.mean(told) + ops.mean(of_kind)
 
 
 def batches(groups, tokenizer, steps, seed, part="training", exchanged=None):
@@ -195,16 +206,15 @@ def judged(drawn, sorts, images, tokenizer, part, rng):
             labels.append(label)
     x["judged_texts"], x["judged_images"] = np.array(rows, "int32").T
     y["labels"] = np.array(labels, "int32")
-    texts, pairs, of_kind, true = statements(plain, told, part, rng)
+    texts, pairs, halves, of_kind, true = statements(plain, told, part, rng)
     ids = np.asarray(tokenizer(texts), "int32")
     mask = (ids != tokenizer.pad_token_id).astype("int32")
     x["pair_texts"] = np.arange(len(texts), dtype="int32") + len(told)
     x["token_ids"] = np.concatenate([x["token_ids"], ids])
     x["padding_mask"] = np.concatenate([x["padding_mask"], mask])
     x["left"], x["right"] = np.array(pairs, "int32").T
-    y["kinds"], y["true_pairs"] = (
-        np.array(v, "int32") for v in (of_kind, true)
-    )
+    found = {"halves": halves, "kinds": of_kind, "true_pairs": true}
+    y |= {key: np.array(values, "int32") for key, values in found.items()}
     return x, y
 
 
@@ -239,9 +249,10 @@ def statements(plain, told, part, rng):
     """Draw statements about pairs of pictures, as many true as false.
 
     Returns:
-        `(texts, pairs, kinds, true)`.
+        `(texts, pairs, halves, kinds, true)`: pictures of each pair, and
+        whether the caption is true of them.
     """
-    texts, pairs, kinds, true = [], [], [], []
+    texts, pairs, halves, kinds, true = [], [], [], [], []
     # Others would be cut.
     short = [i for i, t in enumerate(told) if len(t.text.split()) <= SHORT]
     short = short or range(len(told))
@@ -267,9 +278,10 @@ def statements(plain, told, part, rng):
         form = FORMS[name][part]
         texts.append(form[rng.integers(len(form))].format(told[text].text))
         pairs.append(pair)
+        halves.append(truth)
         kinds.append(kind)
         true.append(wanted)
-    return texts, pairs, kinds, true
+    return texts, pairs, halves, kinds, true
 
 
 class Run:
