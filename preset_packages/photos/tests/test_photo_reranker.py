@@ -302,5 +302,5 @@ def test_judging_trains_the_tasks_that_are_saved(run, disks):
     rows, _ = carded(held, rng, SIDE, 4)
     found = score_judging.tables(entailment, nlvr2, held, rows)
     assert set(found["captions"]) == {"fusion", "card alone"}
-    assert 50 <= found["captions"]["card alone"]["all"] < 60
+    assert 40 < found["captions"]["card alone"]["all"] < 60
     assert set(found["statements"]["fusion"]) >= set(judging.KINDS)

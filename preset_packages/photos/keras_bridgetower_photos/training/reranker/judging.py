@@ -35,7 +35,7 @@ from keras_bridgetower_photos.training.reranker import names
 from keras_bridgetower_photos.training.reranker import start
 
 PRESET = "bridgetower_small_photo_scenes_retrieval"
-GROUPS, STEPS, EPOCHS, RATE = 8, 50, 16, 7e-4
+GROUPS, STEPS, EPOCHS, RATE = 8, 50, 44, 7e-4
 PAIRS = 3  # Statements of a group.
 SHORT = 11  # Words of a caption in a statement.
 EXCHANGED = 0.5

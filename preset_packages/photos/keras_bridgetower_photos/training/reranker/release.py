@@ -8,10 +8,11 @@ and release with `--keep-weights`, so that the card has its scores.
 """
 
 import pathlib
+import shutil
 
 from keras_bridgetower_drawings.training import low_precision
 from keras_bridgetower_drawings.training import reports
-from keras_bridgetower_drawings.training.easy import tiny_training
+from keras_bridgetower_drawings.training.emoji import model
 from keras_bridgetower_drawings.training.emoji.release import credits
 from keras_bridgetower_drawings.training.scenes.release import table
 
@@ -24,11 +25,13 @@ from keras_bridgetower_photos.training import release
 
 NAME = "bridgetower_small_photo_scenes_retrieval"
 VECTORS = "bridgetower_small_photo_scenes_contrastive"
+JUDGES = "bridgetower_small_photo_scenes_entailment"
 KNOWS = (
     "scenes of one to three photographed things with 384 x 384 pixels, and "
     "English captions of their places, sizes, colors and grounds"
 )
 SCORED = ("validation", "test")
+TABLES = ("pairs", "lists", "captions")
 
 
 def main():
@@ -39,11 +42,13 @@ def main():
     run, package = settings.folder, settings.target / release.PACKAGE
     folder = package / NAME
     if not settings.keep_weights:
-        task = kbt.BridgeTowerRetrieval.from_preset(run / "preset")
-        tiny_training.save(task, folder, {"seed": 0}, "")
+        kinds = kbt.BridgeTowerRetrieval, kbt.BridgeTowerEntailment
+        tasks = [kind.from_preset(run / "judging") for kind in kinds]
+        shutil.rmtree(folder, ignore_errors=True)
+        model.Together(*tasks).save_to_preset(folder)
         low_precision.store(folder, 8)
     scores = {
-        part: read_json(path)
+        part: read_json(path) | read_json(run / f"judged_{part}_torch.json")
         for part in SCORED
         if (path := run / f"scores_{part}_torch.json").exists()
     }
@@ -61,9 +66,10 @@ def describe(package, scores, words):
         words: int, how many nouns the text tower learned.
     """
     folder = package / NAME
-    both = {
+    opened = {
         NAME: kbt.BridgeTowerRetrieval.from_preset(folder),
         VECTORS: kbt.BridgeTowerContrastive.from_preset(folder),
+        JUDGES: kbt.BridgeTowerEntailment.from_preset(folder),
     }
     found = {
         f"{part}_{name}": table(rows)
@@ -71,11 +77,12 @@ def describe(package, scores, words):
         for name, rows in tables.items()
     }
     page = pathlib.Path(__file__).with_name("page.md").read_text()
-    empty = {f"{part}_{n}": "" for part in SCORED for n in ("pairs", "lists")}
+    empty = {f"{part}_{n}": "" for part in SCORED for n in TABLES}
     page = page.format(
         name=NAME,
         vectors=VECTORS,
-        parameters=f"{both[NAME].count_params():,}",
+        judges=JUDGES,
+        parameters=f"{opened[NAME].count_params():,}",
         words=f"{words:,}",
         credits=credits(packages.PACKAGES),
         **empty | found,
@@ -87,6 +94,7 @@ def describe(package, scores, words):
     told = {
         NAME: "Re-ranks photographs by captions of what is where.",
         VECTORS: "Embeds scenes of photographs and captions in one space.",
+        JUDGES: "Says whether a photograph entails a caption.",
     }
     rows = {
         name: {
@@ -99,7 +107,7 @@ def describe(package, scores, words):
             "folder": NAME,
             "reranks": name == NAME and gains(scores),
         }
-        for name, task in both.items()
+        for name, task in opened.items()
     }
     known = read_json(package / "table.json")
     registry.write_json(package, "table.json", known | rows)

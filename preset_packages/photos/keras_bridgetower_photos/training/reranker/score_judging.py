@@ -4,8 +4,8 @@
         runs/reranker PRESET --part validation
 
 It prints how many captions it says rightly to be entailed, neutral, or
-contradictions, by sort and by label, and how many statements about two pictures
-it judges rightly, by kind. Beside them, what the pictures alone tell.
+contradictions, by sort and by label, and with `--statements` how many
+statements about two pictures it judges rightly, by kind.
 """
 
 import json
@@ -33,7 +33,7 @@ def tables(entailment, nlvr2, world, rows, seed=SEED):
 
     Args:
         entailment: a `BridgeTowerEntailment`.
-        nlvr2: a `BridgeTowerNLVR2`.
+        nlvr2: a `BridgeTowerNLVR2`, or None for captions alone.
         world: `World` of the rows.
         rows: of a pool that `cards.write` wrote.
     """
@@ -62,10 +62,10 @@ def tables(entailment, nlvr2, world, rows, seed=SEED):
                 pair = [plain[i] for i in pair]
                 compared.append((list(judging.KINDS)[kind], text, pair, true))
             plain, told = [], []
-    return {
-        "captions": _of_captions(entailment, pictures, judged),
-        "statements": _of_statements(nlvr2, pictures, compared),
-    }
+    found = {"captions": _of_captions(entailment, pictures, judged)}
+    if nlvr2 is not None:
+        found["statements"] = _of_statements(nlvr2, pictures, compared)
+    return found
 
 
 def _of_captions(task, pictures, judged):
@@ -100,16 +100,17 @@ def _of_statements(task, pictures, compared):
 
 
 def main():
-    settings = score.parser(__doc__).parse_args()
+    parser = score.parser(__doc__)
+    parser.add_argument("--statements", action="store_true")
+    settings = parser.parse_args()
     run, part = settings.folder, settings.part
     world = World(things.load(packages.fetch(run / "packages")), part)
     rows = run / "judged" / part / "pool_0" / "rows.json"
-    found = tables(
-        kbt.BridgeTowerEntailment.from_preset(settings.preset),
-        kbt.BridgeTowerNLVR2.from_preset(settings.preset),
-        world,
-        json.loads(rows.read_text()),
-    )
+    nlvr2 = None
+    if settings.statements:
+        nlvr2 = kbt.BridgeTowerNLVR2.from_preset(settings.preset)
+    entailment = kbt.BridgeTowerEntailment.from_preset(settings.preset)
+    found = tables(entailment, nlvr2, world, json.loads(rows.read_text()))
     name = f"judged_{part}_{keras.backend.backend()}.json"
     reports.write_scores(run / name, found)
 
