@@ -22,6 +22,7 @@ from keras_bridgetower_photos.training.reranker import release as reranker
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import table
+from keras_bridgetower.presets import verbs
 from keras_bridgetower.presets.folder import PresetFolder
 
 pytestmark = FASTEST
@@ -67,7 +68,8 @@ def test_what_is_shipped_without_keras_equals_it(task):
 def test_the_trained_package_is_whole():
     rows = json.loads((PACKAGE / "table.json").read_text())
     family = {release.FAMILY + suffix for suffix in release.PRESETS}
-    assert set(rows) == family | {reranker.NAME, reranker.VECTORS}
+    scenes = {reranker.NAME, reranker.VECTORS, reranker.JUDGES}
+    assert set(rows) == family | scenes
     for folder in (release.FOLDER, reranker.NAME):
         PresetFolder(PACKAGE / folder).finish_check()
     # What a wheel of it has to hold.
@@ -83,6 +85,18 @@ def test_the_trained_package_is_whole():
     for one in pictures:
         assert one["licence"] and one["authors"]
         assert one["split"] != "train" or one["licence"] in release.ALLOWED
+
+
+@pytest.mark.usefixtures("installed")
+def test_sentences_are_judged_by_the_photo_presets(monkeypatch):
+    monkeypatch.setattr(table, "FAMILIES", (release.FAMILY,))
+    assert table.shipped_with(verbs.ENTAIL.heads)[0] == reranker.JUDGES
+    task = kbt.BridgeTowerEntailment.from_preset(reranker.JUDGES)
+    cat, coffee = PICTURES
+    label, _ = task.entail(cat, "a cat")
+    assert label == "entailment"
+    label, _ = task.entail(coffee, "a cat")
+    assert label == "contradiction"
 
 
 @pytest.mark.usefixtures("installed")
