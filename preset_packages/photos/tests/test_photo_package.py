@@ -19,6 +19,7 @@ from keras_bridgetower_photos.training import credits
 from keras_bridgetower_photos.training import release
 from keras_bridgetower_photos.training import things
 from keras_bridgetower_photos.training.reranker import release as reranker
+from PIL import Image
 
 import keras_bridgetower as kbt
 from keras_bridgetower.presets import table
@@ -88,15 +89,16 @@ def test_the_trained_package_is_whole():
 
 
 @pytest.mark.usefixtures("installed")
-def test_sentences_are_judged_by_the_photo_presets(monkeypatch):
+def test_captions_of_scenes_are_judged_by_the_photo_presets(monkeypatch):
     monkeypatch.setattr(table, "FAMILIES", (release.FAMILY,))
     assert table.shipped_with(verbs.ENTAIL.heads)[0] == reranker.JUDGES
+    scene = Image.new("RGB", (400, 200))
+    for left, path in zip((0, 200), PICTURES, strict=True):
+        scene.paste(Image.open(path).resize((200, 200)), (left, 0))
     task = kbt.BridgeTowerEntailment.from_preset(reranker.JUDGES)
-    cat, coffee = PICTURES
-    label, _ = task.entail(cat, "a cat")
-    assert label == "entailment"
-    label, _ = task.entail(coffee, "a cat")
-    assert label == "contradiction"
+    texts = ["the cat is left of the cup", "the cup is left of the cat"]
+    found = [label for label, _ in task.entail(scene, texts)]
+    assert found == ["entailment", "contradiction"]
 
 
 @pytest.mark.usefixtures("installed")
